@@ -1,0 +1,2 @@
+//! Lazaret broker.
+fn main() {}

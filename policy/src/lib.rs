@@ -1,0 +1,25 @@
+//! The contract between Lazaret's two processes: what the privileged broker and the confined worker may say to each
+//! other, and what the worker may do.
+//!
+//! Both link this crate and nothing else of each other. The broker reads here what a worker can say; the worker
+//! confines itself with what stands here; the tests hold the kernel to the same tables.
+
+pub mod channel;
+pub mod confine;
+pub mod corruption;
+pub mod feature;
+pub mod landlock;
+pub mod limits;
+pub mod message;
+pub mod seccomp;
+
+use std::os::fd::RawFd;
+
+/// The worker's end of the channel: its standard input, because the broker leaves it no other fd but stderr.
+pub const CHANNEL_FD: RawFd = 0;
+/// Where /dev/fuse lands in the worker: the lowest free number. The last filter pins it.
+pub const FUSE_FD: RawFd = 3;
+/// The first uid of those that workers run under. One a mount: this plus the broker's pid, which nobody else has.
+pub const WORKER_UID_BASE: u32 = 3_000_000_000;
+/// The worker's uid as its own user namespace shows it.
+pub const WORKER_UID_INSIDE: u32 = 65_533;

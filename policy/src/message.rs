@@ -1,0 +1,296 @@
+//! Every message between broker and worker, in both directions.
+//!
+//! A message is one packet, postcard inside, with a fixed maximum and an exact number of fds (`channel.rs`). What a
+//! worker says is fixed-size numbers; the broker turns them into words. Only [`Answer`], which a worker gives to the
+//! tools that look into an image, carries bytes of the image, and whoever prints them escapes them first.
+
+use crate::corruption::Corruption;
+use serde::{Deserialize, Serialize};
+
+/// A message's longest form, in bytes, and the number of fds that come with it.
+pub trait Message: Serialize + for<'de> Deserialize<'de> {
+    /// Longest encoding. A longer packet is an error, not a longer message.
+    const MAX: usize;
+    /// How many fds this message brings: never more, never fewer.
+    fn fds(&self) -> usize;
+}
+
+/// From the broker to the worker.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// What this worker is for. With `Purpose::Mount` it brings /dev/fuse, and the worker answers FUSE_INIT.
+    Start(Start),
+    /// The device: one fd, and the range of it that is the file system.
+    Device(Range),
+    /// A question of a tool, after `Report::Ready`.
+    Ask(Ask),
+}
+
+/// What a worker is for, and how it is to read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// To serve a mount, or to answer a tool.
+    pub purpose: Purpose,
+    /// What a wrong checksum does.
+    pub checksum: Checksum,
+    /// Whether device nodes, sockets and FIFOs are shown as what they are.
+    pub special: Special,
+    /// Owner of everything, where the mount overrides it.
+    pub uid: Option<u32>,
+    /// Group of everything, where the mount overrides it.
+    pub gid: Option<u32>,
+    /// Permission bits taken away from everything.
+    pub umask: u16,
+    /// Threads that answer FUSE, 1 to 16.
+    pub threads: u8,
+    /// Bytes the worker may use for its heap.
+    pub memory: u64,
+}
+
+/// Why a worker was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Answer the kernel over /dev/fuse.
+    Mount,
+    /// Answer questions over the channel.
+    Tool,
+}
+
+/// `checksum=`: what happens where metadata does not match its checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Checksum {
+    /// The object answers EBADMSG.
+    #[default]
+    Strict,
+    /// It is used, and counted.
+    Warn,
+    /// It is not computed.
+    Ignore,
+}
+
+/// `special=`: device nodes, sockets and FIFOs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Special {
+    /// As the kernel's own mount shows them. `nodev` makes device nodes inert.
+    #[default]
+    Show,
+    /// Not at all: they are neither listed nor found.
+    Hide,
+}
+
+/// A range of a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
+}
+
+/// From the worker to the broker: numbers only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// `confine()` is through; these layers hold. The broker does not believe it but looks.
+    Confined(Layers),
+    /// FUSE_INIT is answered; the device may come.
+    Initialized,
+    /// The last filter is on, the file system is open.
+    Ready(Summary),
+    /// It will not be served, and why. The worker ends after this.
+    Refused(Refusal),
+}
+
+impl Message for Order {
+    const MAX: usize = 128;
+    fn fds(&self) -> usize {
+        match self {
+            Self::Start(start) => usize::from(start.purpose == Purpose::Mount),
+            Self::Device(_) => 1,
+            Self::Ask(_) => 0,
+        }
+    }
+}
+
+impl Message for Report {
+    const MAX: usize = 256;
+    fn fds(&self) -> usize {
+        0
+    }
+}
+
+/// The layers of confinement that the worker found and put on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    /// Every capability set, the bounding set too, is empty.
+    pub capabilities: bool,
+    /// no_new_privs is set.
+    pub no_new_privs: bool,
+    /// The first seccomp filter is on.
+    pub seccomp: bool,
+    /// The Landlock ABI that was enforced; 0 for none.
+    pub landlock: u8,
+    /// Landlock scopes (signals, abstract sockets) hold.
+    pub scopes: bool,
+    /// `PR_SET_MDWE` holds: no page becomes executable.
+    pub mdwe: bool,
+    /// The process cannot be dumped or traced by others of its uid.
+    pub undumpable: bool,
+}
+
+/// The file system that is ready, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Bytes a block.
+    pub block_size: u32,
+    /// Blocks of the file system.
+    pub blocks: u64,
+    /// Blocks that are free, as the superblock says.
+    pub free_blocks: u64,
+    /// Inodes of the file system.
+    pub inodes: u32,
+    /// `s_feature_compat`.
+    pub compat: u32,
+    /// `s_feature_incompat`.
+    pub incompat: u32,
+    /// `s_feature_ro_compat`.
+    pub ro_compat: u32,
+    /// `s_uuid`.
+    pub uuid: [u8; 16],
+    /// `s_volume_name`: bytes of the image. Escape before printing.
+    pub label: [u8; 16],
+}
+
+/// Why an image is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// No superblock of an ext file system: the magic number is missing.
+    NotExt,
+    /// The image ends before the file system does, or before a superblock could be.
+    TooShort {
+        /// Bytes that are there.
+        length: u64,
+        /// Bytes that were needed.
+        needed: u64,
+    },
+    /// A feature that this reader does not read: bits of `s_feature_incompat`.
+    Incompat(u32),
+    /// A feature that this reader does not read: bits of `s_feature_ro_compat`.
+    RoCompat(u32),
+    /// A rule of the format is broken where nothing can be read without it.
+    Corrupt(Corruption),
+    /// A checksum is wrong where nothing can be read without it.
+    Checksum(Corruption),
+    /// The device gave an error for this byte.
+    Device {
+        /// The byte.
+        offset: u64,
+    },
+    /// The memory granted was not enough.
+    OutOfMemory,
+    /// The worker could not set itself up: not the image's fault.
+    Setup {
+        /// What it was about to do.
+        step: Step,
+        /// The error number.
+        errno: i32,
+    },
+}
+
+/// The steps of a worker's start that can fail on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Resource limits.
+    Limits,
+    /// Dropping capabilities.
+    Capabilities,
+    /// no_new_privs.
+    NoNewPrivs,
+    /// Landlock.
+    Landlock,
+    /// A seccomp filter.
+    Seccomp,
+    /// Answering FUSE_INIT.
+    Init,
+    /// Mapping the device.
+    Map,
+    /// Starting threads.
+    Threads,
+    /// A message that was not expected here.
+    Protocol,
+}
+
+/// A tool's question. Inode 2 is the root directory.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// What is this inode?
+    Inode(u32),
+    /// The next entries of a directory after this cookie; 0 begins.
+    List {
+        /// The directory.
+        inode: u32,
+        /// Where to go on.
+        cookie: u64,
+    },
+    /// Bytes of a file, at most [`Answer::CHUNK`].
+    Read {
+        /// The file.
+        inode: u32,
+        /// Where to begin, in bytes.
+        offset: u64,
+    },
+    /// The target of a symbolic link.
+    Link(u32),
+}
+
+/// What the worker answers a tool.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// An inode's attributes.
+    Inode(Attributes),
+    /// Entries in the directory's own order; empty at the end.
+    List(Vec<Entry>),
+    /// Bytes; empty at the end.
+    Bytes(Vec<u8>),
+    /// The object cannot be read: an error number as FUSE would have given it.
+    Failed(i32),
+}
+
+impl Answer {
+    /// The most bytes or entry names one answer carries.
+    pub const CHUNK: usize = 48 * 1024;
+}
+
+impl Message for Answer {
+    const MAX: usize = 64 * 1024;
+    fn fds(&self) -> usize {
+        0
+    }
+}
+
+/// What `stat` would say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// `i_mode`: type and permissions.
+    pub mode: u16,
+    /// Links to the inode.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Seconds since 1970 of the last change of the content.
+    pub mtime: i64,
+}
+
+/// A directory's entry. The name is bytes of the image: check it, and escape it before printing.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The inode it names.
+    pub inode: u32,
+    /// Where to go on after it.
+    pub cookie: u64,
+    /// Its name, 1 to 255 bytes.
+    pub name: Vec<u8>,
+}

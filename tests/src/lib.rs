@@ -1,0 +1,1 @@
+//! Tools the checks share.

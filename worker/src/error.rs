@@ -1,0 +1,65 @@
+//! What can go wrong while reading, and the only table of error numbers in the worker.
+
+use lazaret_policy::corruption::{Corruption, Place, Rule};
+use rustix::io::Errno;
+
+/// What the caller should be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A rule of the format is broken.
+    #[error("{0}")]
+    Corrupt(Corruption),
+    /// A checksum is wrong.
+    #[error("checksum: {0}")]
+    Checksum(Corruption),
+    /// The device could not be read at this byte.
+    #[error("the device cannot be read at byte {offset}")]
+    Device {
+        /// The byte.
+        offset: u64,
+    },
+    /// The image uses this here, and this reader does not read it.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
+    /// The memory granted is used up.
+    #[error("out of memory")]
+    OutOfMemory,
+    /// There is no such inode or name.
+    #[error("no such file or directory")]
+    NotFound,
+    /// A directory was needed.
+    #[error("not a directory")]
+    NotDirectory,
+    /// Something other than a directory was needed.
+    #[error("is a directory")]
+    IsDirectory,
+    /// The request makes no sense for this object.
+    #[error("invalid argument")]
+    Invalid,
+}
+
+/// What a function of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A broken rule at its place.
+    pub fn corrupt(rule: Rule, place: Place) -> Self {
+        Self::Corrupt(Corruption { rule, place })
+    }
+}
+
+impl From<&Error> for Errno {
+    fn from(error: &Error) -> Errno {
+        match error {
+            Error::Corrupt(_) => Errno::UCLEAN,
+            Error::Checksum(_) => Errno::BADMSG,
+            Error::Device { .. } => Errno::IO,
+            Error::Unsupported(_) => Errno::OPNOTSUPP,
+            Error::OutOfMemory => Errno::NOMEM,
+            Error::NotFound => Errno::NOENT,
+            Error::NotDirectory => Errno::NOTDIR,
+            Error::IsDirectory => Errno::ISDIR,
+            Error::Invalid => Errno::INVAL,
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The life of a worker on one screen.
+fn main() {}
