@@ -7,12 +7,16 @@
 use crate::corruption::Corruption;
 use serde::{Deserialize, Serialize};
 
-/// A message's longest form, in bytes, and the number of fds that come with it.
+/// What goes over the channel: its longest form in bytes, and the fds that come with it.
 pub trait Message: Serialize + for<'de> Deserialize<'de> {
     /// Longest encoding. A longer packet is an error, not a longer message.
     const MAX: usize;
-    /// How many fds this message brings: never more, never fewer.
-    fn fds(&self) -> usize;
+    /// The most fds a message of this type brings. With 0 the receiver has no room for any, and the kernel drops them.
+    const FDS: usize = 0;
+    /// How many fds this very message brings: never more, never fewer.
+    fn fds(&self) -> usize {
+        0
+    }
 }
 
 /// From the broker to the worker.
@@ -22,8 +26,6 @@ pub enum Order {
     Start(Start),
     /// The device: one fd, and the range of it that is the file system.
     Device(Range),
-    /// A question of a tool, after `Report::Ready`.
-    Ask(Ask),
 }
 
 /// What a worker is for, and how it is to read.
@@ -98,24 +100,28 @@ pub enum Report {
     Ready(Summary),
     /// It will not be served, and why. The worker ends after this.
     Refused(Refusal),
+    /// The worker met a bug of its own and ends with [`crate::exit::PANIC`]. A line and a column of its own source.
+    Panicked {
+        /// The line.
+        line: u32,
+        /// The column.
+        column: u32,
+    },
 }
 
 impl Message for Order {
     const MAX: usize = 128;
+    const FDS: usize = 1;
     fn fds(&self) -> usize {
         match self {
             Self::Start(start) => usize::from(start.purpose == Purpose::Mount),
             Self::Device(_) => 1,
-            Self::Ask(_) => 0,
         }
     }
 }
 
 impl Message for Report {
     const MAX: usize = 256;
-    fn fds(&self) -> usize {
-        0
-    }
 }
 
 /// The layers of confinement that the worker found and put on.
@@ -219,7 +225,7 @@ pub enum Step {
     Protocol,
 }
 
-/// A tool's question. Inode 2 is the root directory.
+/// A tool's question, after `Report::Ready`; one [`Answer`] to each. Inode 2 is the root directory.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
     /// What is this inode?
@@ -260,11 +266,12 @@ impl Answer {
     pub const CHUNK: usize = 48 * 1024;
 }
 
+impl Message for Ask {
+    const MAX: usize = 32;
+}
+
 impl Message for Answer {
     const MAX: usize = 64 * 1024;
-    fn fds(&self) -> usize {
-        0
-    }
 }
 
 /// What `stat` would say.
