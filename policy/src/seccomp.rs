@@ -9,8 +9,9 @@ use crate::{CHANNEL_FD, FUSE_FD};
 use Answer::{Absent, Allow};
 use Condition::{Has, Is, Lacks, OneOf};
 use libc::{
-    CLONE_THREAD, FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAIT_BITSET,
-    FUTEX_WAKE, MADV_DONTNEED, MSG_NOSIGNAL, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC, SECCOMP_SET_MODE_FILTER,
+    CLOCK_MONOTONIC, CLONE_THREAD, FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT,
+    FUTEX_WAIT_BITSET, FUTEX_WAKE, MADV_DONTNEED, MSG_NOSIGNAL, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC,
+    SECCOMP_SET_MODE_FILTER,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -95,11 +96,18 @@ pub const ANSWERING: &[Row] = &[
 /// From confinement to the last filter: no byte of the image is mapped or read yet.
 pub const STARTING: &[Row] = &[
     row!(SYS_brk, ALWAYS, Allow, "libc's own heap, for the threads' bookkeeping"),
+    row!(
+        SYS_clock_gettime,
+        &[Is(0, CLOCK_MONOTONIC as u64)],
+        Allow,
+        "tell the time where the clock needs a call for it"
+    ),
     row!(SYS_clone, &[Has(0, CLONE_THREAD as u64)], Allow, "start a thread, never a process"),
     row!(SYS_clone3, ALWAYS, Absent, "its flags lie in memory, where a filter cannot look; libc falls back to clone"),
     row!(SYS_close, ALWAYS, Allow, "drop the device's fd once it is mapped"),
     row!(SYS_exit_group, ALWAYS, Allow, "end"),
     row!(SYS_futex, &[OneOf(1, FUTEX_CALLS)], Allow, "wait for another thread"),
+    row!(SYS_geteuid, ALWAYS, Allow, "fuser asks whose session it is"),
     row!(SYS_madvise, &[Is(2, MADV_DONTNEED as u64)], Allow, "give back a stack's unused pages"),
     row!(SYS_mmap, &[Lacks(2, EXECUTABLE)], Allow, "map the device, the heap, the stacks of threads"),
     row!(SYS_mprotect, &[Lacks(2, EXECUTABLE)], Allow, "guard pages of stacks"),
