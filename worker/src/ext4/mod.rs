@@ -1,1 +1,204 @@
-//! An ext4 file system.
+//! An ext2, ext3 or ext4 file system on a device, read-only. Knows nothing of FUSE.
+//!
+//! What always holds here: bytes are copied out of the device once and checked before they are used; a name with the
+//! kernel's prefix (`s_`, `bg_`, `i_`, `ee_`) is such bytes, a name without was checked. No number of the image bounds a
+//! loop or a size in memory, trees go strictly down, and damage is local: one broken object leaves the others readable.
+//!
+//! The way of a read: [`units`] → [`Filesystem::inode`] (`group.rs`, `inode.rs`) → [`Filesystem::map`] (`map.rs`, over
+//! `extent.rs` or `indirect.rs`, held off the file system's own blocks by `system_zone.rs`) → the device.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used)
+)]
+
+pub mod checksum;
+mod extent;
+pub mod feature;
+pub mod format;
+pub mod group;
+mod indirect;
+pub mod inode;
+pub mod map;
+pub mod superblock;
+mod system_zone;
+pub mod units;
+
+use lazaret_policy::corruption::{Place, Rule};
+use lazaret_policy::feature::Incompat;
+use lazaret_policy::message::{Checksum, Refusal};
+
+pub use self::inode::{FileKind, Inode, InodeFlags, Timestamp};
+pub use self::map::{Mapping, MappingKind};
+pub use self::superblock::Superblock;
+pub use self::units::{BlockNumber, BlockSize, ByteOffset, FileOffset, GroupNumber, InodeNumber, LogicalBlock};
+
+use self::checksum::Verifier;
+use self::system_zone::{SystemZone, Totals};
+use self::units::{u64_from, usize_from};
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// A file system that was opened. Shared between threads; nothing in it changes but caches and counters.
+pub struct Filesystem {
+    device: Device,
+    superblock: Superblock,
+    verifier: Verifier,
+    zone: SystemZone,
+    totals: Totals,
+    journal_blocks: u64,
+}
+
+/// How a file system is to be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// What a wrong checksum does.
+    pub checksum: Checksum,
+}
+
+/// One block of a directory, a copy.
+pub type Block = Box<[u8]>;
+
+/// What `statfs` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statfs {
+    /// Bytes a block.
+    pub block_size: u32,
+    /// The unit of the counts below, in bytes: the same.
+    pub fragment_size: u32,
+    /// Blocks, without those that are the file system's own.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Free blocks, without those that are reserved.
+    pub available: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub free_files: u64,
+    /// Bytes that a name may have.
+    pub name_length: u32,
+}
+
+impl Filesystem {
+    /// Reads and checks the superblock, and goes once over the group descriptors.
+    ///
+    /// # Errors
+    /// Why this is not, or not yet, a file system that can be read.
+    pub fn open(device: Device, settings: Settings) -> Result<Self, Refusal> {
+        let superblock = Superblock::read(&device, settings.checksum)?;
+        let verifier = Verifier::new(&superblock, settings.checksum);
+        let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
+        let mut fs = Self { device, superblock, verifier, zone, totals, journal_blocks: 0 };
+
+        // A broken journal is nothing to a reader of a clean file system.
+        let journal = fs.superblock.journal_inode.and_then(|number| fs.any_inode(number).ok());
+        if let Some(journal) = journal {
+            let runs = system_zone::journal_runs(&fs, &journal);
+            fs.zone.add_journal(runs.into_iter());
+            fs.journal_blocks = journal.size.checked_shr(fs.superblock.block_size.bits().into()).unwrap_or(0);
+        }
+        Ok(fs)
+    }
+
+    /// The superblock, checked.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The device that the file system is read from.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The checksums of this file system, and what is done about wrong ones.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// The target of a symbolic link: 1 to 4095 bytes without a NUL.
+    ///
+    /// # Errors
+    /// Not a symbolic link: [`Error::Invalid`]. Its inode or its block breaks a rule: [`Error::Corrupt`].
+    pub fn read_link(&self, link: &Inode) -> Result<Vec<u8>> {
+        const LONGEST: usize = 4095;
+        if link.kind != FileKind::Symlink {
+            return Err(Error::Invalid);
+        }
+        let broken = Error::corrupt(Rule::SymlinkTarget, Place::Inode(link.number.value()));
+        if link.flags.contains(InodeFlags::ENCRYPT) {
+            return Err(Error::Unsupported("an encrypted symbolic link"));
+        }
+        let length = usize::try_from(link.size).ok().filter(|length| (1..=LONGEST).contains(length)).ok_or(broken)?;
+        let block;
+        let bytes = if link.is_fast_symlink(self.superblock.incompat) {
+            &link.map[..]
+        } else {
+            block = self.read_block(link, LogicalBlock(0))?.ok_or(broken)?;
+            &block[..]
+        };
+        // A NUL ends it, and there is room for one, as the kernel wants.
+        let target = bytes.get(..length).filter(|target| length < bytes.len() && !target.contains(&0));
+        target.map(<[u8]>::to_vec).ok_or(broken)
+    }
+
+    /// Copies bytes of a file; fewer than `out` has room for only where the file ends. Holes read as zeros.
+    ///
+    /// # Errors
+    /// As [`Self::map`], and a device that cannot be read. Nothing is said of how much was copied before.
+    pub fn read(&self, inode: &Inode, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let length = inode.size.saturating_sub(offset).min(u64_from(out.len()));
+        let length = usize::try_from(length).unwrap_or(out.len());
+        let mut rest = out.get_mut(..length).unwrap_or_default();
+        let mut at = offset;
+        while !rest.is_empty() {
+            let mapping = self.map(inode, FileOffset(at), u64_from(rest.len()))?;
+            let (part, behind) = usize::try_from(mapping.length)
+                .ok()
+                .filter(|&length| length > 0)
+                .and_then(|length| rest.split_at_mut_checked(length))
+                .ok_or(Error::Invalid)?;
+            match mapping.kind {
+                MappingKind::Data(start) => self.device.read_at(start.0, part)?,
+                MappingKind::Unwritten | MappingKind::Hole => part.fill(0),
+                MappingKind::Inline => return Err(Error::Unsupported("data in an inode")),
+            }
+            at = at.saturating_add(mapping.length);
+            rest = behind;
+        }
+        Ok(length)
+    }
+
+    /// One block of a directory or of a symbolic link; none where there is a hole, or space never written to.
+    ///
+    /// # Errors
+    /// As [`Self::map`], and a device that cannot be read.
+    pub fn read_block(&self, inode: &Inode, block: LogicalBlock) -> Result<Option<Block>> {
+        let size = self.superblock.block_size;
+        let mapping = self.map(inode, size.file_offset(block), size.bytes().into())?;
+        let MappingKind::Data(start) = mapping.kind else { return Ok(None) };
+        let mut bytes = vec![0; usize_from(size.bytes())].into_boxed_slice();
+        self.device.read_at(start.0, &mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// What the kernel's own mount would answer: without the file system's own blocks, and with its reserve.
+    pub fn statfs(&self) -> Statfs {
+        let superblock = &self.superblock;
+        let overhead = self.totals.overhead.saturating_add(self.journal_blocks);
+        // With extents the kernel keeps a fiftieth, at most 4096 blocks, for splitting them.
+        let kept = if superblock.incompat.contains(Incompat::EXTENTS) { (superblock.blocks / 50).min(4096) } else { 0 };
+        let free = self.totals.free_blocks;
+        Statfs {
+            block_size: superblock.block_size.bytes(),
+            fragment_size: superblock.block_size.bytes(),
+            blocks: superblock.blocks.saturating_sub(overhead),
+            free,
+            available: free.saturating_sub(superblock.reserved_blocks.saturating_add(kept)),
+            files: superblock.inodes.into(),
+            free_files: self.totals.free_inodes,
+            name_length: 255,
+        }
+    }
+}

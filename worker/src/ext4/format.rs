@@ -1,0 +1,273 @@
+//! The structures of ext2, ext3 and ext4 as they lie on the disk: little-endian, with the kernel's names.
+//!
+//! Everything here is bytes from the disk and nothing of it was checked; what was checked has a type of its own in the
+//! file of the same subject. The layout is asserted beneath each structure against `Documentation/filesystems/ext4`.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Holds a structure's size and the places of its fields to the numbers of the format's documentation.
+macro_rules! layout {
+    ($type:ident: $size:literal $(, $field:ident @ $offset:literal)* $(,)?) => {
+        const _: () = {
+            assert!(size_of::<$type>() == $size);
+            $(assert!(core::mem::offset_of!($type, $field) == $offset);)*
+        };
+    };
+}
+#[allow(unused_imports, reason = "for the structures that stand beside their code")]
+pub(super) use layout;
+
+/// Where the superblock begins, whatever the block size.
+pub const SUPERBLOCK_OFFSET: u64 = 1024;
+/// `s_magic`.
+pub const SUPERBLOCK_MAGIC: u16 = 0xef53;
+/// `s_checksum_type`: crc32c, the only one there is.
+pub const CHECKSUM_CRC32C: u8 = 1;
+/// `s_rev_level` before inodes had a size and feature flags a meaning.
+pub const GOOD_OLD_REVISION: u32 = 0;
+/// The size of an inode then, and the part of an inode that always exists.
+pub const GOOD_OLD_INODE_SIZE: u16 = 128;
+/// The first inode that is not reserved, then.
+pub const GOOD_OLD_FIRST_INODE: u32 = 11;
+/// `s_creator_os`: Linux.
+pub const CREATOR_LINUX: u32 = 0;
+/// `s_flags`: directory hashes take bytes as signed.
+pub const FLAG_SIGNED_HASH: u32 = 1;
+/// `s_flags`: directory hashes take bytes as unsigned.
+pub const FLAG_UNSIGNED_HASH: u32 = 2;
+
+/// `struct ext4_super_block`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct Superblock {
+    pub s_inodes_count: U32,
+    pub s_blocks_count_lo: U32,
+    pub s_r_blocks_count_lo: U32,
+    pub s_free_blocks_count_lo: U32,
+    pub s_free_inodes_count: U32,
+    pub s_first_data_block: U32,
+    pub s_log_block_size: U32,
+    pub s_log_cluster_size: U32,
+    pub s_blocks_per_group: U32,
+    pub s_clusters_per_group: U32,
+    pub s_inodes_per_group: U32,
+    pub s_mtime: U32,
+    pub s_wtime: U32,
+    pub s_mnt_count: U16,
+    pub s_max_mnt_count: U16,
+    pub s_magic: U16,
+    pub s_state: U16,
+    pub s_errors: U16,
+    pub s_minor_rev_level: U16,
+    pub s_lastcheck: U32,
+    pub s_checkinterval: U32,
+    pub s_creator_os: U32,
+    pub s_rev_level: U32,
+    pub s_def_resuid: U16,
+    pub s_def_resgid: U16,
+    pub s_first_ino: U32,
+    pub s_inode_size: U16,
+    pub s_block_group_nr: U16,
+    pub s_feature_compat: U32,
+    pub s_feature_incompat: U32,
+    pub s_feature_ro_compat: U32,
+    pub s_uuid: [u8; 16],
+    pub s_volume_name: [u8; 16],
+    pub s_last_mounted: [u8; 64],
+    pub s_algorithm_usage_bitmap: U32,
+    pub s_prealloc_blocks: u8,
+    pub s_prealloc_dir_blocks: u8,
+    pub s_reserved_gdt_blocks: U16,
+    pub s_journal_uuid: [u8; 16],
+    pub s_journal_inum: U32,
+    pub s_journal_dev: U32,
+    pub s_last_orphan: U32,
+    pub s_hash_seed: [U32; 4],
+    pub s_def_hash_version: u8,
+    pub s_jnl_backup_type: u8,
+    pub s_desc_size: U16,
+    pub s_default_mount_opts: U32,
+    pub s_first_meta_bg: U32,
+    pub s_mkfs_time: U32,
+    pub s_jnl_blocks: [U32; 17],
+    pub s_blocks_count_hi: U32,
+    pub s_r_blocks_count_hi: U32,
+    pub s_free_blocks_count_hi: U32,
+    pub s_min_extra_isize: U16,
+    pub s_want_extra_isize: U16,
+    pub s_flags: U32,
+    pub s_raid_stride: U16,
+    pub s_mmp_update_interval: U16,
+    pub s_mmp_block: U64,
+    pub s_raid_stripe_width: U32,
+    pub s_log_groups_per_flex: u8,
+    pub s_checksum_type: u8,
+    pub s_encryption_level: u8,
+    pub s_reserved_pad: u8,
+    pub s_kbytes_written: U64,
+    pub s_snapshot_inum: U32,
+    pub s_snapshot_id: U32,
+    pub s_snapshot_r_blocks_count: U64,
+    pub s_snapshot_list: U32,
+    pub s_error_count: U32,
+    pub s_first_error_time: U32,
+    pub s_first_error_ino: U32,
+    pub s_first_error_block: U64,
+    pub s_first_error_func: [u8; 32],
+    pub s_first_error_line: U32,
+    pub s_last_error_time: U32,
+    pub s_last_error_ino: U32,
+    pub s_last_error_line: U32,
+    pub s_last_error_block: U64,
+    pub s_last_error_func: [u8; 32],
+    pub s_mount_opts: [u8; 64],
+    pub s_usr_quota_inum: U32,
+    pub s_grp_quota_inum: U32,
+    pub s_overhead_clusters: U32,
+    pub s_backup_bgs: [U32; 2],
+    pub s_encrypt_algos: [u8; 4],
+    pub s_encrypt_pw_salt: [u8; 16],
+    pub s_lpf_ino: U32,
+    pub s_prj_quota_inum: U32,
+    pub s_checksum_seed: U32,
+    pub s_wtime_hi: u8,
+    pub s_mtime_hi: u8,
+    pub s_mkfs_time_hi: u8,
+    pub s_lastcheck_hi: u8,
+    pub s_first_error_time_hi: u8,
+    pub s_last_error_time_hi: u8,
+    pub s_first_error_errcode: u8,
+    pub s_last_error_errcode: u8,
+    pub s_encoding: U16,
+    pub s_encoding_flags: U16,
+    pub s_orphan_file_inum: U32,
+    pub s_reserved: [U32; 94],
+    /// crc32c of everything before it.
+    pub s_checksum: U32,
+}
+layout!(Superblock: 1024, s_blocks_per_group @ 0x20, s_magic @ 0x38, s_rev_level @ 0x4c, s_feature_incompat @ 0x60,
+    s_volume_name @ 0x78, s_reserved_gdt_blocks @ 0xce, s_journal_inum @ 0xe0, s_hash_seed @ 0xec, s_desc_size @ 0xfe,
+    s_first_meta_bg @ 0x104, s_blocks_count_hi @ 0x150, s_flags @ 0x160, s_mmp_block @ 0x168,
+    s_checksum_type @ 0x175, s_error_count @ 0x194, s_mount_opts @ 0x200, s_overhead_clusters @ 0x248,
+    s_backup_bgs @ 0x24c, s_checksum_seed @ 0x270, s_encoding @ 0x27c, s_orphan_file_inum @ 0x280,
+    s_checksum @ 0x3fc);
+
+/// `struct ext4_group_desc`. Without the feature 64bit only the first 32 bytes exist.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct GroupDescriptor {
+    pub bg_block_bitmap_lo: U32,
+    pub bg_inode_bitmap_lo: U32,
+    pub bg_inode_table_lo: U32,
+    pub bg_free_blocks_count_lo: U16,
+    pub bg_free_inodes_count_lo: U16,
+    pub bg_used_dirs_count_lo: U16,
+    pub bg_flags: U16,
+    pub bg_exclude_bitmap_lo: U32,
+    pub bg_block_bitmap_csum_lo: U16,
+    pub bg_inode_bitmap_csum_lo: U16,
+    pub bg_itable_unused_lo: U16,
+    pub bg_checksum: U16,
+    pub bg_block_bitmap_hi: U32,
+    pub bg_inode_bitmap_hi: U32,
+    pub bg_inode_table_hi: U32,
+    pub bg_free_blocks_count_hi: U16,
+    pub bg_free_inodes_count_hi: U16,
+    pub bg_used_dirs_count_hi: U16,
+    pub bg_itable_unused_hi: U16,
+    pub bg_exclude_bitmap_hi: U32,
+    pub bg_block_bitmap_csum_hi: U16,
+    pub bg_inode_bitmap_csum_hi: U16,
+    pub bg_reserved: U32,
+}
+layout!(GroupDescriptor: 64, bg_inode_table_lo @ 0x8, bg_flags @ 0x12, bg_checksum @ 0x1e, bg_block_bitmap_hi @ 0x20,
+    bg_free_blocks_count_hi @ 0x2c, bg_reserved @ 0x3c);
+
+/// `struct ext4_inode`, with the fields that Linux uses of what each system once had for its own. The first 128 bytes
+/// always exist, the others as far as `i_extra_isize` says.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct Inode {
+    pub i_mode: U16,
+    pub i_uid: U16,
+    pub i_size_lo: U32,
+    pub i_atime: U32,
+    pub i_ctime: U32,
+    pub i_mtime: U32,
+    pub i_dtime: U32,
+    pub i_gid: U16,
+    pub i_links_count: U16,
+    pub i_blocks_lo: U32,
+    pub i_flags: U32,
+    pub i_version: U32,
+    /// Extent tree, block map, target of a short link or number of a device.
+    pub i_block: [u8; 60],
+    pub i_generation: U32,
+    pub i_file_acl_lo: U32,
+    pub i_size_high: U32,
+    pub i_obso_faddr: U32,
+    pub i_blocks_high: U16,
+    pub i_file_acl_high: U16,
+    pub i_uid_high: U16,
+    pub i_gid_high: U16,
+    pub i_checksum_lo: U16,
+    pub i_reserved: U16,
+    pub i_extra_isize: U16,
+    pub i_checksum_hi: U16,
+    pub i_ctime_extra: U32,
+    pub i_mtime_extra: U32,
+    pub i_atime_extra: U32,
+    pub i_crtime: U32,
+    pub i_crtime_extra: U32,
+    pub i_version_hi: U32,
+    pub i_projid: U32,
+}
+layout!(Inode: 160, i_size_lo @ 0x4, i_links_count @ 0x1a, i_flags @ 0x20, i_block @ 0x28, i_generation @ 0x64,
+    i_size_high @ 0x6c, i_blocks_high @ 0x74, i_uid_high @ 0x78, i_checksum_lo @ 0x7c, i_extra_isize @ 0x80,
+    i_checksum_hi @ 0x82, i_atime_extra @ 0x8c, i_crtime @ 0x90, i_crtime_extra @ 0x94, i_projid @ 0x9c);
+
+/// `eh_magic`.
+pub const EXTENT_MAGIC: u16 = 0xf30a;
+
+/// What a node of an extent tree begins with: `struct ext4_extent_header`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct ExtentHeader {
+    pub eh_magic: U16,
+    pub eh_entries: U16,
+    pub eh_max: U16,
+    /// How many levels lie beneath; 0 for a leaf.
+    pub eh_depth: U16,
+    pub eh_generation: U32,
+}
+layout!(ExtentHeader: 12, eh_entries @ 2, eh_max @ 4, eh_depth @ 6, eh_generation @ 8);
+
+/// A child of an inner node of an extent tree: `struct ext4_extent_idx`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct ExtentIndex {
+    pub ei_block: U32,
+    pub ei_leaf_lo: U32,
+    pub ei_leaf_hi: U16,
+    pub ei_unused: U16,
+}
+layout!(ExtentIndex: 12, ei_leaf_lo @ 4, ei_leaf_hi @ 8);
+
+/// A run of blocks in a leaf of an extent tree: `struct ext4_extent`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct Extent {
+    pub ee_block: U32,
+    /// Above 32768: unwritten, and the length is `ee_len - 32768`.
+    pub ee_len: U16,
+    pub ee_start_hi: U16,
+    pub ee_start_lo: U32,
+}
+layout!(Extent: 12, ee_block @ 0, ee_len @ 4, ee_start_hi @ 6, ee_start_lo @ 8);

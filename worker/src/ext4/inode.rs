@@ -1,0 +1,359 @@
+//! Inodes: what a file is, who owns it, when it changed, and the root of the map of its data.
+//!
+//! An [`Inode`] is a copy, made once and checked; the map within it ([`Inode::map`]) is raw bytes that `extent.rs` or
+//! `indirect.rs` check when the file's data is asked for, so that a broken map leaves the rest of the inode readable.
+//! On the way of a read this comes first: node id → inode → mapping.
+
+use bitflags::bitflags;
+use lazaret_policy::corruption::{Place, Rule};
+use lazaret_policy::feature::{Compat, Incompat, RoCompat};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::Filesystem;
+use super::checksum::{Kind, crc32c};
+use super::format;
+use super::group;
+use super::units::{GroupNumber, InodeNumber};
+use crate::error::{Error, Result};
+
+/// What `stat` shows of a file, and what its data is mapped by.
+#[derive(Clone, Debug)]
+pub struct Inode {
+    /// Its number.
+    pub number: InodeNumber,
+    /// `i_generation`: differs between the files that had this number.
+    pub generation: u32,
+    /// The type of the file.
+    pub kind: FileKind,
+    /// Permissions with set-uid, set-gid and sticky: the lower 12 bits of the mode.
+    pub permissions: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Links to it; 1 for a directory may mean "many". Never 0.
+    pub links: u16,
+    /// Length in bytes: at most what its map can reach.
+    pub size: u64,
+    /// Space it takes in units of 512 bytes, as `stat` shows.
+    pub blocks: u64,
+    /// `i_flags`.
+    pub flags: InodeFlags,
+    /// The number of a device as FUSE and the kernel's `new_encode_dev` have it: minor 0–7, major 8–19, minor 20–31.
+    pub rdev: u32,
+    /// Last read.
+    pub atime: Timestamp,
+    /// Last change of the data.
+    pub mtime: Timestamp,
+    /// Last change of the inode.
+    pub ctime: Timestamp,
+    /// Creation, where the inode is long enough to say.
+    pub crtime: Option<Timestamp>,
+    /// The seed of every checksum that belongs to this inode.
+    pub checksum_seed: u32,
+    /// `i_block`: raw bytes. Only the maps and the short links look at it.
+    pub(super) map: [u8; 60],
+    /// Blocks of 512 bytes that are an extended attribute's and not data.
+    pub(super) attribute_blocks: u64,
+}
+
+/// The type of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// S_IFREG.
+    Regular,
+    /// S_IFDIR.
+    Directory,
+    /// S_IFLNK.
+    Symlink,
+    /// S_IFCHR.
+    CharacterDevice,
+    /// S_IFBLK.
+    BlockDevice,
+    /// S_IFIFO.
+    Fifo,
+    /// S_IFSOCK.
+    Socket,
+}
+
+/// A time: seconds since 1970, and nanoseconds below a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Before 1970: negative.
+    pub seconds: i64,
+    /// At most 999 999 999.
+    pub nanoseconds: u32,
+}
+
+bitflags! {
+    /// `i_flags`, as far as a reader looks at them; the others are kept.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct InodeFlags: u32 {
+        /// May not be changed.
+        const IMMUTABLE = 0x10;
+        /// May only be appended to.
+        const APPEND = 0x20;
+        /// Data or names are encrypted.
+        const ENCRYPT = 0x800;
+        /// A directory with a hash tree.
+        const INDEX = 0x1000;
+        /// Space is counted in blocks of the file system.
+        const HUGE_FILE = 0x4_0000;
+        /// Mapped by extents.
+        const EXTENTS = 0x8_0000;
+        /// Carries a Merkle tree behind its end.
+        const VERITY = 0x10_0000;
+        /// The value of an extended attribute.
+        const EA_INODE = 0x20_0000;
+        /// The data lies in the inode.
+        const INLINE_DATA = 0x1000_0000;
+        /// A directory that folds case.
+        const CASEFOLD = 0x4000_0000;
+        const _ = !0;
+    }
+}
+
+impl Filesystem {
+    /// A file by its number, copied out of the inode table and checked.
+    ///
+    /// # Errors
+    /// A number that no file can have, an inode that is not in use or breaks a rule: [`Error::Corrupt`]. A wrong
+    /// checksum, of the inode or of its group's descriptor: [`Error::Checksum`].
+    pub fn inode(&self, number: InodeNumber) -> Result<Inode> {
+        let reserved = number != InodeNumber::ROOT && number.value() < self.superblock().first_inode;
+        if reserved {
+            return Err(Error::corrupt(Rule::InodeNumber, Place::Inode(number.value())));
+        }
+        self.any_inode(number)
+    }
+
+    /// As [`Self::inode`], but also one of the file system's own: the journal, a quota file.
+    pub fn any_inode(&self, number: InodeNumber) -> Result<Inode> {
+        let superblock = self.superblock();
+        let place = Place::Inode(number.value());
+        let index = number.value().checked_sub(1).filter(|_| number.value() <= superblock.inodes);
+        let index = index.ok_or(Error::corrupt(Rule::InodeNumber, place))?;
+        let group = index.checked_div(superblock.inodes_per_group).map(GroupNumber);
+        let within = index.checked_rem(superblock.inodes_per_group);
+        let (Some(group), Some(within)) = (group, within) else {
+            return Err(Error::corrupt(Rule::InodeNumber, place));
+        };
+        let table = self.group(group)?.inode_table;
+        let offset = group::inode_offset(superblock, table, within).ok_or(Error::corrupt(Rule::InodeNumber, place))?;
+
+        // Most inodes are 128, 256 or 512 bytes long and need no heap.
+        let size = usize::from(superblock.inode_size);
+        let (mut short, mut long) = ([0; 512], Vec::new());
+        let bytes = match short.get_mut(..size) {
+            Some(bytes) => bytes,
+            None => {
+                long.resize(size, 0);
+                &mut long[..]
+            }
+        };
+        self.device().read_at(offset.0, bytes)?;
+        self.check(number, bytes)
+    }
+
+    fn check(&self, number: InodeNumber, bytes: &[u8]) -> Result<Inode> {
+        let place = Place::Inode(number.value());
+        let broken = |rule| Error::corrupt(rule, place);
+        let superblock = self.superblock();
+
+        let mut raw = format::Inode::new_zeroed();
+        let known = bytes.len().min(size_of::<format::Inode>());
+        if let (Some(to), Some(from)) = (raw.as_mut_bytes().get_mut(..known), bytes.get(..known)) {
+            to.copy_from_slice(from);
+        }
+        let tail = Tail::check(bytes, raw.i_extra_isize.get()).ok_or(broken(Rule::InodeExtraSize))?;
+
+        let checksum_seed = self.verifier().inode_seed(number, raw.i_generation.get());
+        if self.verifier().kind() == Kind::Crc32c && superblock.by_linux {
+            let matches = checksum_matches(bytes, &raw, tail, checksum_seed);
+            self.verifier().judge(matches, Rule::InodeChecksum, place)?;
+        }
+
+        if raw.i_links_count.get() == 0 {
+            return Err(broken(Rule::InodeInUse));
+        }
+        let mode = raw.i_mode.get();
+        let kind = FileKind::of(mode).ok_or(broken(Rule::InodeMode))?;
+        let flags = InodeFlags::from_bits_retain(raw.i_flags.get());
+        if flags.contains(InodeFlags::INLINE_DATA) && !superblock.incompat.contains(Incompat::INLINE_DATA) {
+            return Err(broken(Rule::InodeFlags));
+        }
+        // Its hash tree would be taken for empty entries, and they have checksums elsewhere.
+        let hashed = kind == FileKind::Directory && flags.contains(InodeFlags::INDEX);
+        if hashed
+            && superblock.ro_compat.contains(RoCompat::METADATA_CSUM)
+            && !superblock.compat.contains(Compat::DIR_INDEX)
+        {
+            return Err(broken(Rule::InodeFlags));
+        }
+
+        let mut inode = Inode {
+            number,
+            generation: raw.i_generation.get(),
+            kind,
+            permissions: mode & 0o7777,
+            uid: u32::from(raw.i_uid_high.get()) << 16 | u32::from(raw.i_uid.get()),
+            gid: u32::from(raw.i_gid_high.get()) << 16 | u32::from(raw.i_gid.get()),
+            links: raw.i_links_count.get(),
+            size: self.size(&raw, kind),
+            blocks: self.space(&raw, flags),
+            flags,
+            rdev: rdev(&raw, kind),
+            atime: Timestamp::of(raw.i_atime.get(), tail.word(0x8c, raw.i_atime_extra.get())),
+            mtime: Timestamp::of(raw.i_mtime.get(), tail.word(0x88, raw.i_mtime_extra.get())),
+            ctime: Timestamp::of(raw.i_ctime.get(), tail.word(0x84, raw.i_ctime_extra.get())),
+            crtime: tail
+                .word(0x90, raw.i_crtime.get())
+                .map(|seconds| Timestamp::of(seconds, tail.word(0x94, raw.i_crtime_extra.get()))),
+            checksum_seed,
+            map: raw.i_block,
+            attribute_blocks: 0,
+        };
+        if raw.i_file_acl_lo.get() != 0 || raw.i_file_acl_high.get() != 0 {
+            inode.attribute_blocks = u64::from(superblock.block_size.bytes() >> 9);
+        }
+        if matches!(kind, FileKind::Regular | FileKind::Directory) && inode.size > self.longest(&inode) {
+            return Err(broken(Rule::FileSize));
+        }
+        Ok(inode)
+    }
+
+    /// Only files may be longer than 4 GiB, and directories where a feature says so; elsewhere the upper half meant
+    /// something else once.
+    fn size(&self, raw: &format::Inode, kind: FileKind) -> u64 {
+        let large = kind == FileKind::Regular || self.superblock().incompat.contains(Incompat::LARGEDIR);
+        let high = if large { u64::from(raw.i_size_high.get()) << 32 } else { 0 };
+        high | u64::from(raw.i_size_lo.get())
+    }
+
+    fn space(&self, raw: &format::Inode, flags: InodeFlags) -> u64 {
+        let low = u64::from(raw.i_blocks_lo.get());
+        if !self.superblock().ro_compat.contains(RoCompat::HUGE_FILE) {
+            return low;
+        }
+        // 48 bits, and at most 7 more for the unit: it cannot overflow.
+        let blocks = u64::from(raw.i_blocks_high.get()) << 32 | low;
+        let unit = self.superblock().block_size.bytes() >> 9;
+        if flags.contains(InodeFlags::HUGE_FILE) { blocks.saturating_mul(unit.into()) } else { blocks }
+    }
+}
+
+/// How far the part of an inode behind the first 128 bytes is in use.
+#[derive(Clone, Copy)]
+struct Tail {
+    end: usize,
+}
+
+impl Tail {
+    /// Within the inode, and a multiple of 4.
+    fn check(bytes: &[u8], extra: u16) -> Option<Self> {
+        let base = usize::from(format::GOOD_OLD_INODE_SIZE);
+        if bytes.len() <= base {
+            return Some(Self { end: base });
+        }
+        let end = base.checked_add(extra.into())?;
+        (end <= bytes.len() && extra.is_multiple_of(4)).then_some(Self { end })
+    }
+
+    /// Whether a field that ends at this byte is in use.
+    fn covers(self, end: usize) -> bool {
+        end <= self.end
+    }
+
+    /// The word that begins at this byte, if it is in use.
+    fn word(self, offset: usize, value: u32) -> Option<u32> {
+        self.covers(offset.saturating_add(4)).then_some(value)
+    }
+}
+
+/// The checksum covers the whole inode with the checksum itself as zeros; its upper half exists only where the tail
+/// reaches over it.
+fn checksum_matches(bytes: &[u8], raw: &format::Inode, tail: Tail, seed: u32) -> bool {
+    const LOW: usize = 0x7c;
+    const HIGH: usize = 0x82;
+    let part = |from: usize, to: usize| bytes.get(from..to).unwrap_or(&[]);
+    let base = usize::from(format::GOOD_OLD_INODE_SIZE);
+    let low = u32::from(raw.i_checksum_lo.get());
+
+    let crc = crc32c(crc32c(crc32c(seed, part(0, LOW)), &[0; 2]), part(0x7e, base));
+    if bytes.len() <= base {
+        return crc & 0xffff == low;
+    }
+    let crc = crc32c(crc, part(base, HIGH));
+    if tail.covers(0x84) {
+        let crc = crc32c(crc32c(crc, &[0; 2]), part(0x84, bytes.len()));
+        crc == u32::from(raw.i_checksum_hi.get()) << 16 | low
+    } else {
+        crc32c(crc, part(HIGH, bytes.len())) & 0xffff == low
+    }
+}
+
+impl Inode {
+    /// The whole mode: type and permissions.
+    pub fn mode(&self) -> u16 {
+        self.kind.bits() | self.permissions
+    }
+
+    /// A link whose target lies in the inode: it has no blocks but perhaps one for an attribute.
+    pub(super) fn is_fast_symlink(&self, incompat: Incompat) -> bool {
+        if self.kind != FileKind::Symlink {
+            return false;
+        }
+        // A long attribute's inode counts among the blocks, so there only the length tells.
+        if incompat.contains(Incompat::EA_INODE) {
+            return self.size < 60;
+        }
+        self.blocks.saturating_sub(self.attribute_blocks) == 0
+    }
+}
+
+impl FileKind {
+    fn of(mode: u16) -> Option<Self> {
+        Some(match mode & 0o170000 {
+            0o100000 => Self::Regular,
+            0o040000 => Self::Directory,
+            0o120000 => Self::Symlink,
+            0o020000 => Self::CharacterDevice,
+            0o060000 => Self::BlockDevice,
+            0o010000 => Self::Fifo,
+            0o140000 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The type's bits of the mode.
+    pub fn bits(self) -> u16 {
+        match self {
+            Self::Regular => 0o100000,
+            Self::Directory => 0o040000,
+            Self::Symlink => 0o120000,
+            Self::CharacterDevice => 0o020000,
+            Self::BlockDevice => 0o060000,
+            Self::Fifo => 0o010000,
+            Self::Socket => 0o140000,
+        }
+    }
+}
+
+impl Timestamp {
+    /// The word that every inode has, and the one of the tail: 2 bits that count the seconds on beyond 2038, and the
+    /// nanoseconds above them.
+    fn of(seconds: u32, extra: Option<u32>) -> Self {
+        let signed = i64::from(seconds.cast_signed());
+        let Some(extra) = extra else { return Self { seconds: signed, nanoseconds: 0 } };
+        let epoch = i64::from(extra & 3) << 32;
+        Self { seconds: signed.saturating_add(epoch), nanoseconds: (extra >> 2).min(999_999_999) }
+    }
+}
+
+/// A small number stands in the first word, one of the larger kind, in the form it is shown in, in the second.
+fn rdev(raw: &format::Inode, kind: FileKind) -> u32 {
+    let device = matches!(kind, FileKind::CharacterDevice | FileKind::BlockDevice);
+    let words = raw.i_block.first_chunk::<8>().filter(|_| device);
+    let Some(&[a, b, c, d, e, f, g, h]) = words else { return 0 };
+    if [a, b, c, d] != [0; 4] { u16::from_le_bytes([a, b]).into() } else { u32::from_le_bytes([e, f, g, h]) }
+}

@@ -1,0 +1,249 @@
+//! The superblock: read once when the file system is opened, and checked whole before anything else is believed.
+//!
+//! [`Superblock`] has no field that can be impossible: sizes are powers of two in their ranges, counts fit each other,
+//! and the device is as long as it says. Every later read divides and multiplies by what was checked here.
+
+use lazaret_policy::corruption::{Corruption, Place, Rule};
+use lazaret_policy::feature::{Compat, Incompat, RoCompat};
+use lazaret_policy::message::{Checksum, Refusal};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::checksum::{Kind, crc32c};
+use super::feature;
+use super::format;
+use super::units::{BlockNumber, BlockSize, GroupNumber, InodeNumber, u64_from};
+use crate::device::Device;
+use crate::error::Error;
+
+/// The most groups that are read: 256 TiB with blocks of 4 KiB. A bound of this reader, on work and memory at opening.
+const MOST_GROUPS: u64 = 1 << 21;
+
+/// What the superblock says, checked.
+#[derive(Clone, Debug)]
+pub struct Superblock {
+    /// Bytes a block.
+    pub block_size: BlockSize,
+    /// Blocks of the file system, those before the first group included.
+    pub blocks: u64,
+    /// Where group 0 begins: 1 with blocks of 1 KiB, else 0.
+    pub first_data_block: BlockNumber,
+    /// Blocks a group has; the last has what is left.
+    pub blocks_per_group: u32,
+    /// How many groups there are.
+    pub groups: u32,
+    /// How many inodes there are.
+    pub inodes: u32,
+    /// Inodes a group has.
+    pub inodes_per_group: u32,
+    /// Bytes an inode takes in the table: a power of two from 128 to the block size.
+    pub inode_size: u16,
+    /// The first inode that is not reserved: at least 11.
+    pub first_inode: u32,
+    /// Bytes of a group descriptor: 32, or a power of two from 64 to 1024.
+    pub descriptor_size: u16,
+    /// Features that do not concern a reader.
+    pub compat: Compat,
+    /// Features that a reader must know.
+    pub incompat: Incompat,
+    /// Features that a writer must know.
+    pub ro_compat: RoCompat,
+    /// Blocks kept for root.
+    pub reserved_blocks: u64,
+    /// Free blocks as the superblock has them. `statfs` sums the groups.
+    pub free_blocks: u64,
+    /// Blocks kept behind each full copy of the group descriptors.
+    pub reserved_descriptor_blocks: u16,
+    /// From which block of descriptors on they are spread over the device, if the feature meta_bg is set.
+    pub first_meta_group: u32,
+    /// The groups that hold copies, if the feature sparse_super2 is set.
+    pub backup_groups: [GroupNumber; 2],
+    /// The inode of an internal journal.
+    pub journal_inode: Option<InodeNumber>,
+    /// What every crc32c begins with, but the superblock's own.
+    pub checksum_seed: u32,
+    /// The seed of directory hashes.
+    pub hash_seed: [u32; 4],
+    /// The hash of directories that do not name one.
+    pub hash_version: u8,
+    /// Directory hashes take bytes as unsigned.
+    pub hash_unsigned: bool,
+    /// Made by Linux: only then do inodes have checksums.
+    pub by_linux: bool,
+    /// `s_uuid`.
+    pub uuid: [u8; 16],
+    /// `s_volume_name`: bytes of the image.
+    pub label: [u8; 16],
+}
+
+impl Superblock {
+    /// Copies the superblock out of the device and checks it: magic, checksum, features, geometry, length.
+    pub(super) fn read(device: &Device, policy: Checksum) -> Result<Self, Refusal> {
+        let mut raw = format::Superblock::new_zeroed();
+        let needed = format::SUPERBLOCK_OFFSET.saturating_add(u64_from(size_of::<format::Superblock>()));
+        if device.len() < needed {
+            return Err(Refusal::TooShort { length: device.len(), needed });
+        }
+        device.read_at(format::SUPERBLOCK_OFFSET, raw.as_mut_bytes()).map_err(refusal)?;
+
+        if raw.s_magic.get() != format::SUPERBLOCK_MAGIC {
+            return Err(Refusal::NotExt);
+        }
+        if policy == Checksum::Strict {
+            check_sum(&raw).map_err(Refusal::Checksum)?;
+        }
+        feature::check(
+            Incompat::from_bits_retain(raw.s_feature_incompat.get()),
+            RoCompat::from_bits_retain(raw.s_feature_ro_compat.get()),
+        )?;
+        let checked = Self::check(&raw).map_err(Refusal::Corrupt)?;
+        let needed = checked.block_size.bytes_of(checked.blocks).unwrap_or(u64::MAX);
+        if device.len() < needed {
+            return Err(Refusal::TooShort { length: device.len(), needed });
+        }
+        Ok(checked)
+    }
+
+    /// Checks everything that the superblock can say by itself.
+    fn check(raw: &format::Superblock) -> Result<Self, Corruption> {
+        let compat = Compat::from_bits_retain(raw.s_feature_compat.get());
+        let incompat = Incompat::from_bits_retain(raw.s_feature_incompat.get());
+        let ro_compat = RoCompat::from_bits_retain(raw.s_feature_ro_compat.get());
+        let wide = incompat.contains(Incompat::SIXTY_FOUR_BIT);
+        let old = raw.s_rev_level.get() == format::GOOD_OLD_REVISION;
+
+        let block_size = BlockSize::from_log(raw.s_log_block_size.get()).ok_or(broken(Rule::BlockSize))?;
+        let bytes = block_size.bytes();
+        // A bitmap of one block has to hold a group.
+        let bits = bytes.saturating_mul(8);
+
+        let inode_size = if old { format::GOOD_OLD_INODE_SIZE } else { raw.s_inode_size.get() };
+        let sound = inode_size.is_power_of_two() && inode_size >= 128 && u32::from(inode_size) <= bytes;
+        hold(sound, Rule::InodeSize)?;
+        let first_inode = if old { format::GOOD_OLD_FIRST_INODE } else { raw.s_first_ino.get() };
+        hold(first_inode >= format::GOOD_OLD_FIRST_INODE, Rule::FirstInode)?;
+
+        let descriptor_size = if wide { raw.s_desc_size.get() } else { 32 };
+        let sound = descriptor_size.is_power_of_two() && (32..=1024).contains(&descriptor_size);
+        hold(sound && (descriptor_size >= 64 || !wide), Rule::DescriptorSize)?;
+
+        let blocks = wide_number(wide, raw.s_blocks_count_lo.get(), raw.s_blocks_count_hi.get());
+        let first_data_block = u64::from(raw.s_first_data_block.get());
+        hold(first_data_block == u64::from(bytes == 1024), Rule::FirstDataBlock)?;
+        let in_groups = blocks.checked_sub(first_data_block).filter(|&count| count > 0);
+        let in_groups = in_groups.ok_or(broken(Rule::BlockCount))?;
+        hold(block_size.bytes_of(blocks).is_some(), Rule::BlockCount)?;
+
+        let blocks_per_group = raw.s_blocks_per_group.get();
+        hold((1..=bits).contains(&blocks_per_group), Rule::BlocksPerGroup)?;
+        let groups = in_groups.div_ceil(u64::from(blocks_per_group));
+        hold(groups <= MOST_GROUPS, Rule::GroupCount)?;
+        let groups = u32::try_from(groups).map_err(|_| broken(Rule::GroupCount))?;
+
+        let inodes_per_group = raw.s_inodes_per_group.get();
+        let inodes_per_block = bytes.checked_div(inode_size.into()).unwrap_or(0);
+        hold((inodes_per_block..=bits).contains(&inodes_per_group), Rule::InodesPerGroup)?;
+        let inodes = raw.s_inodes_count.get();
+        hold(groups.checked_mul(inodes_per_group) == Some(inodes), Rule::InodeCount)?;
+        hold(inodes >= first_inode, Rule::InodeCount)?;
+
+        let reserved_descriptor_blocks = raw.s_reserved_gdt_blocks.get();
+        hold(u32::from(reserved_descriptor_blocks) <= bytes >> 2, Rule::ReservedDescriptorBlocks)?;
+        let descriptor_blocks = groups.div_ceil(bytes.checked_div(descriptor_size.into()).unwrap_or(1));
+        let first_meta_group = raw.s_first_meta_bg.get();
+        hold(!incompat.contains(Incompat::META_BG) || first_meta_group < descriptor_blocks, Rule::FirstMetaGroup)?;
+
+        if ro_compat.contains(RoCompat::METADATA_CSUM) {
+            hold(raw.s_checksum_type == format::CHECKSUM_CRC32C, Rule::ChecksumType)?;
+        }
+        let checksum_seed =
+            if incompat.contains(Incompat::CSUM_SEED) { raw.s_checksum_seed.get() } else { crc32c(!0, &raw.s_uuid) };
+
+        let journal_inode = match raw.s_journal_inum.get() {
+            number if compat.contains(Compat::HAS_JOURNAL) && number <= inodes => InodeNumber::new(number),
+            _ => None,
+        };
+        let [one, other] = raw.s_backup_bgs;
+
+        Ok(Self {
+            block_size,
+            blocks,
+            first_data_block: BlockNumber(first_data_block),
+            blocks_per_group,
+            groups,
+            inodes,
+            inodes_per_group,
+            inode_size,
+            first_inode,
+            descriptor_size,
+            compat,
+            incompat,
+            ro_compat,
+            reserved_blocks: wide_number(wide, raw.s_r_blocks_count_lo.get(), raw.s_r_blocks_count_hi.get()),
+            free_blocks: wide_number(wide, raw.s_free_blocks_count_lo.get(), raw.s_free_blocks_count_hi.get()),
+            reserved_descriptor_blocks,
+            first_meta_group,
+            backup_groups: [GroupNumber(one.get()), GroupNumber(other.get())],
+            journal_inode,
+            checksum_seed,
+            hash_seed: raw.s_hash_seed.map(|word| word.get()),
+            hash_version: raw.s_def_hash_version,
+            hash_unsigned: raw.s_flags.get() & format::FLAG_UNSIGNED_HASH != 0,
+            by_linux: raw.s_creator_os.get() == format::CREATOR_LINUX,
+            uuid: raw.s_uuid,
+            label: raw.s_volume_name,
+        })
+    }
+
+    /// Descriptors that one block holds: at least 1.
+    pub(super) fn descriptors_per_block(&self) -> u32 {
+        self.block_size.bytes().checked_div(self.descriptor_size.into()).unwrap_or(1).max(1)
+    }
+
+    /// Blocks that it takes to hold every group's descriptor.
+    pub(super) fn descriptor_blocks(&self) -> u32 {
+        self.groups.div_ceil(self.descriptors_per_block())
+    }
+
+    /// Blocks of the inode table of one group.
+    pub(super) fn table_blocks(&self) -> u64 {
+        let bytes = u64::from(self.inodes_per_group).saturating_mul(self.inode_size.into());
+        self.block_size.blocks_for(bytes)
+    }
+
+    /// Where a group begins.
+    pub(super) fn first_block(&self, group: GroupNumber) -> BlockNumber {
+        let before = u64::from(group.0).saturating_mul(self.blocks_per_group.into());
+        BlockNumber(self.first_data_block.0.saturating_add(before))
+    }
+}
+
+fn check_sum(raw: &format::Superblock) -> Result<(), Corruption> {
+    if Kind::of(RoCompat::from_bits_retain(raw.s_feature_ro_compat.get())) != Kind::Crc32c {
+        return Ok(());
+    }
+    let covered = raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered);
+    hold(crc32c(!0, covered) == raw.s_checksum.get(), Rule::SuperblockChecksum)
+}
+
+/// A device error is that, and whatever else could come from reading it is not possible here.
+fn refusal(error: Error) -> Refusal {
+    match error {
+        Error::Device { offset } => Refusal::Device { offset },
+        Error::Corrupt(corruption) => Refusal::Corrupt(corruption),
+        Error::Checksum(corruption) => Refusal::Checksum(corruption),
+        _ => Refusal::OutOfMemory,
+    }
+}
+
+fn wide_number(wide: bool, low: u32, high: u32) -> u64 {
+    let high = if wide { u64::from(high) << 32 } else { 0 };
+    high | u64::from(low)
+}
+
+fn broken(rule: Rule) -> Corruption {
+    Corruption { rule, place: Place::Superblock }
+}
+
+fn hold(holds: bool, rule: Rule) -> Result<(), Corruption> {
+    if holds { Ok(()) } else { Err(broken(rule)) }
+}
