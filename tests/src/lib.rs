@@ -1,1 +1,30 @@
-//! Tools the checks share.
+//! What the checks share: real images, real mounts, and the kernel and e2fsprogs as those who know the right answer.
+//!
+//! Nothing here outlives a test: every mount, loop device and process has a guard that ends it, also when a test panics.
+//!
+//! - [`requirement`]: what a test needs of the host, and what happens when it is missing.
+//! - [`command`]: run a tool to its end, within a time.
+//! - [`recipe`], [`fill`], [`many`]: the images, how mke2fs makes them and what is written to them through the kernel.
+//! - [`workshop`]: a temporary directory for a run, where each image is made once.
+//! - [`block`]: loop devices and mounts by the kernel.
+//! - [`lazaret`]: the program under test, and mounts by it.
+//! - [`process`], [`leftover`]: what runs, and what must not be left.
+//! - [`object`], [`compare`]: two mounts of one image, compared in everything.
+//! - [`digest`]: the sha256 of a file.
+
+pub mod block;
+pub mod command;
+pub mod compare;
+pub mod digest;
+pub mod fill;
+pub mod lazaret;
+pub mod leftover;
+pub mod many;
+pub mod object;
+pub mod process;
+pub mod recipe;
+pub mod requirement;
+pub mod workshop;
+
+/// What a step of a test returns: an error is a sentence a person can act on.
+pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,0 +1,133 @@
+//! The program under test: where it lies, how it is run, and mounts by it with a guard that ends them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::block::unmount_now;
+use crate::command::{Finished, eventually, finish};
+use crate::process::{self, Process};
+use crate::{Result, leftover};
+
+/// How long a mount may take to answer on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The broker: in the folder of this build, two above the test's own executable.
+pub fn broker() -> PathBuf {
+    beside("lazaret")
+}
+
+/// The worker, beside the broker.
+pub fn worker() -> PathBuf {
+    beside("lazaret-worker")
+}
+
+fn beside(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own executable");
+    let folder = own.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
+    let program = folder.join(name);
+    assert!(program.is_file(), "{} is not there: build the workspace with the same profile first", program.display());
+    program
+}
+
+/// `lazaret` with these arguments.
+pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(broker());
+    command.args(arguments);
+    command
+}
+
+/// Runs `lazaret` to its end.
+pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Finished> {
+    finish(&mut command(arguments), PATIENCE)
+}
+
+/// An image mounted by Lazaret.
+pub struct Mount {
+    directory: PathBuf,
+    /// The process that watches.
+    pub broker: Process,
+    /// The process that serves.
+    pub worker: Process,
+    mounted: bool,
+}
+
+impl Mount {
+    /// Mounts with everything shown as the kernel shows it.
+    pub fn new(source: &Path, directory: &Path) -> Result<Self> {
+        Self::with(source, directory, "special=show")
+    }
+
+    /// Mounts with these option words.
+    pub fn with(source: &Path, directory: &Path, options: &str) -> Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let arguments = ["mount".as_ref(), "-o".as_ref(), options.as_ref(), source.as_os_str(), directory.as_os_str()];
+        let finished = run(arguments)?;
+        if finished.code() != Some(0) {
+            let _ = unmount(directory, UnmountFlags::DETACH);
+            let Finished { status, stderr, .. } = finished;
+            return Err(format!("lazaret mount {}: {status}: {stderr}", source.display()).into());
+        }
+        Self::adopt(directory)
+    }
+
+    /// Guards a mount that was made in another way, and finds its processes.
+    pub fn adopt(directory: &Path) -> Result<Self> {
+        let found = processes_of(directory);
+        let pick = |path: PathBuf| found.iter().rev().find(|one| process::is_executable(one, &path)).cloned();
+        if !leftover::is_mounted(directory) {
+            found.iter().for_each(|one| process::kill(one.pid));
+            return Err(format!("{} is not mounted though `lazaret mount` says so", directory.display()).into());
+        }
+        match (pick(broker()), pick(worker())) {
+            (Some(broker), Some(worker)) => Ok(Self { directory: directory.into(), broker, worker, mounted: true }),
+            _ => {
+                let _ = unmount(directory, UnmountFlags::DETACH);
+                Err(format!("no broker and worker serve {}: {found:#?}", directory.display()).into())
+            }
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Unmounts with plain umount(2), and demands that both processes end within `patience`.
+    pub fn unmount(mut self, patience: Duration) -> Result<Duration> {
+        unmount_now(&self.directory)?;
+        self.mounted = false;
+        self.gone_within(patience)
+    }
+
+    /// Demands that both processes end within `patience`.
+    pub fn gone_within(&self, patience: Duration) -> Result<Duration> {
+        let (gone, took) = eventually(patience, || !process::runs(self.worker.pid) && !process::runs(self.broker.pid));
+        if gone {
+            return Ok(took);
+        }
+        let left = [&self.broker, &self.worker].map(|one| process::one(one.pid));
+        Err(format!("processes are left after {took:?}: {left:#?}").into())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = unmount(&self.directory, UnmountFlags::DETACH);
+        }
+        if self.gone_within(Duration::from_secs(1)).is_err() {
+            process::kill(self.worker.pid);
+            process::kill(self.broker.pid);
+        }
+    }
+}
+
+/// The processes of `lazaret` that were told of this place, and all that came from them.
+pub fn processes_of(place: &Path) -> Vec<Process> {
+    let broker = broker();
+    process::with_descendants(|one| process::is_executable(one, &broker) && one.mentions(place))
+}

@@ -1,0 +1,85 @@
+//! What a test needs of the host. When it is missing the test is ignored and says why; with `LAZARET_REQUIRE_ALL=1`
+//! it fails instead, so that a machine that is meant to run everything cannot pass by running nothing.
+
+use std::path::Path;
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use crate::Result;
+
+/// One thing a host may lack.
+#[derive(Clone, Copy, Debug)]
+pub enum Requirement {
+    /// To be root: mounting by the kernel, loop devices, looking into other processes.
+    Root,
+    /// The FUSE device.
+    Fuse,
+    /// Loop devices.
+    Loop,
+    /// The kernel's own ext4, the oracle.
+    KernelExt4,
+    /// A program that is installed, by its name.
+    Tool(&'static str),
+}
+
+/// What nearly every test needs.
+pub const MOUNTS: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Fuse,
+    Requirement::Loop,
+    Requirement::KernelExt4,
+    Requirement::Tool("mke2fs"),
+    Requirement::Tool("debugfs"),
+    Requirement::Tool("losetup"),
+];
+
+impl Requirement {
+    /// Why this host does not do; `None` when it does.
+    pub fn missing(self) -> Option<String> {
+        let there = |path: &str| Path::new(path).exists();
+        match self {
+            Self::Root => (!rustix::process::geteuid().is_root()).then(|| "needs root".to_owned()),
+            Self::Fuse => (!there("/dev/fuse")).then(|| "needs /dev/fuse".to_owned()),
+            Self::Loop => (!there("/dev/loop-control")).then(|| "needs loop devices (/dev/loop-control)".to_owned()),
+            Self::KernelExt4 => (!kernel_reads_ext4()).then(|| "needs a kernel with ext4".to_owned()),
+            Self::Tool(name) => find(name).is_none().then(|| format!("needs the program {name}")),
+        }
+    }
+}
+
+/// A test that runs only where `needs` are met.
+pub fn trial(
+    name: impl Into<String>,
+    needs: &'static [Requirement],
+    test: impl FnOnce() -> Result + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || {
+        let missing: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
+        if missing.is_empty() {
+            return test().map(|()| Completion::Completed).map_err(Failed::from);
+        }
+        let reason = missing.join(", ");
+        if std::env::var_os("LAZARET_REQUIRE_ALL").is_some_and(|value| value == "1") {
+            return Err(Failed::from(format!("{reason} (LAZARET_REQUIRE_ALL=1)")));
+        }
+        Ok(Completion::ignored_with(reason))
+    })
+}
+
+/// Where a program lies: in PATH or where root's programs are.
+pub fn find(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into));
+    places.map(|place| place.join(name)).find(|program| program.is_file())
+}
+
+/// A module that is not loaded yet is not listed; trying to load it is what mount(2) would do.
+fn kernel_reads_ext4() -> bool {
+    let listed = || {
+        std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.lines().any(|line| line.trim() == "ext4"))
+    };
+    listed() || {
+        let _ = std::process::Command::new("modprobe").arg("ext4").output();
+        listed()
+    }
+}

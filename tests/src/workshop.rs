@@ -1,0 +1,84 @@
+//! A temporary directory for a run of tests, where every image is made once and kept until the run ends.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tempfile::TempDir;
+
+use crate::block::KernelMount;
+use crate::recipe::{Recipe, UUID};
+use crate::{Result, command};
+
+type Slot = Arc<OnceLock<std::result::Result<PathBuf, String>>>;
+
+/// Where images are made and mounted. Dropping it removes everything: drop it before the process exits.
+pub struct Workshop {
+    directory: TempDir,
+    images: Mutex<HashMap<&'static str, Slot>>,
+}
+
+impl Workshop {
+    /// An empty one, below `TMPDIR`.
+    pub fn open() -> Result<Arc<Self>> {
+        let directory = tempfile::Builder::new().prefix("lazaret-tests-").tempdir()?;
+        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(Arc::new(Self { directory, images: Mutex::default() }))
+    }
+
+    /// A new, empty directory of this name.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory.path().join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// The image of a recipe: made by whoever asks first. Nobody may change it; take a [`copy`](Self::copy) for that.
+    pub fn image(&self, recipe: &'static Recipe) -> Result<PathBuf> {
+        let slot = self.images.lock().expect("no holder panics").entry(recipe.name).or_default().clone();
+        slot.get_or_init(|| self.make(recipe).map_err(|error| error.to_string())).clone().map_err(Into::into)
+    }
+
+    /// A copy of a recipe's image, to be changed. Holes stay holes.
+    pub fn copy(&self, recipe: &'static Recipe, to: &Path) -> Result<PathBuf> {
+        let image = self.image(recipe)?;
+        let copy = to.join("image.img");
+        command::run(Command::new("cp").arg("--sparse=always").arg(image).arg(&copy))?;
+        Ok(copy)
+    }
+
+    fn make(&self, recipe: &Recipe) -> Result<PathBuf> {
+        let image = self.directory.path().join(format!("{}.img", recipe.name));
+        std::fs::File::create(&image)?.set_len(recipe.mebibytes << 20)?;
+        command::run(
+            Command::new("mke2fs")
+                .args(["-q", "-F", "-U", UUID, "-E"])
+                .arg(format!("hash_seed={UUID}"))
+                .args(recipe.arguments)
+                .arg(&image)
+                .env("E2FSPROGS_FAKE_TIME", "1500000000")
+                .env("SOURCE_DATE_EPOCH", "1500000000"),
+        )?;
+        tools(recipe.prepare, &image)?;
+        let mounted = KernelMount::writable(&image, &self.directory(&format!("{}.fill", recipe.name))?)?;
+        for fill in recipe.fill {
+            fill(mounted.path()).map_err(|error| format!("filling {}: {error}", recipe.name))?;
+        }
+        mounted.unmount()?;
+        tools(recipe.finish, &image)?;
+        command::run(Command::new("e2fsck").args(["-f", "-n"]).arg(&image))?;
+        (recipe.proof)(&image).map_err(|error| format!("{} is not what it should be: {error}", recipe.name))?;
+        Ok(image)
+    }
+}
+
+/// Runs each tool with the image's path in the place of the word `IMAGE`.
+fn tools(lines: &[&[&str]], image: &Path) -> Result {
+    for line in lines {
+        let mut words = line.iter().map(|word| if *word == "IMAGE" { image.as_os_str() } else { (*word).as_ref() });
+        let mut tool = Command::new(words.next().ok_or("an empty line of tools")?);
+        command::run(tool.args(words))?;
+    }
+    Ok(())
+}
