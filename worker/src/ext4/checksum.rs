@@ -49,8 +49,9 @@ impl Kind {
 
 impl Verifier {
     pub(super) fn new(superblock: &Superblock, policy: Checksum) -> Self {
+        let failures = AtomicU64::new(u64::from(policy == Checksum::Warn && !superblock.checksum_matches));
         let kind = if policy == Checksum::Ignore { Kind::None } else { Kind::of(superblock.ro_compat) };
-        Self { policy, kind, seed: superblock.checksum_seed, failures: AtomicU64::new(0) }
+        Self { policy, kind, seed: superblock.checksum_seed, failures }
     }
 
     /// The checksums to be computed: none, where they are ignored.

@@ -1,10 +1,202 @@
-//! Extent trees. (body follows)
+//! Extent trees: the map of a file as runs of blocks, in a tree of at most five levels above its leaves.
+//!
+//! Walked from the root in the inode downwards, one level a step: a node's depth is its parent's less one, its entries
+//! are in order, apart from each other and within what the parent gave it, and every block they name is one that a file
+//! may hold. A node is checked whole before any entry of it is used, and then kept (`cache.rs`).
+
+use std::sync::Arc;
+
+use lazaret_policy::corruption::{Place, Rule};
+use zerocopy::FromBytes;
+
 use super::Filesystem;
+use super::checksum::{Kind, crc32c};
+use super::format;
 use super::inode::Inode;
 use super::map::{Run, RunKind};
-use super::units::LogicalBlock;
-use crate::error::Result;
+use super::units::{BlockNumber, InodeNumber, LogicalBlock};
+use crate::error::{Error, Result};
 
-pub(super) fn find(_fs: &Filesystem, _inode: &Inode, _block: LogicalBlock) -> Result<Run> {
-    Ok(Run { blocks: 1, kind: RunKind::Hole })
+/// The most levels above the leaves. Five hold more extents than a file has blocks.
+const DEEPEST: u16 = 5;
+/// The longest extent, and what the length of an unwritten one has on top.
+const WRITTEN: u16 = 0x8000;
+/// One behind the last block that a file can have.
+const END: u64 = 1 << 32;
+
+/// An entry of a node, checked: a run of blocks in a leaf, a child in an inner node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    /// The first block of the file.
+    first: u32,
+    /// How many; 0 for a child.
+    length: u16,
+    unwritten: bool,
+    /// The first block of the device, or the child's block.
+    start: u64,
+}
+
+/// A node that is not the root, checked.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) key: NodeKey,
+    pub(super) entries: Box<[Entry]>,
+}
+
+/// Everything that the check of a node depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NodeKey {
+    /// The inode's checksum seed.
+    pub(super) seed: u32,
+    pub(super) inode: u32,
+    pub(super) block: BlockNumber,
+    pub(super) depth: u16,
+    /// The blocks of the file that the parent gave it: from here to before `to`.
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+/// The run of a file from this block on.
+pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Result<Run> {
+    let number = inode.number.value();
+    let (header, rest) = header(&inode.map, Place::Inode(number))?;
+    let mut depth = header.eh_depth.get();
+    if depth > DEEPEST {
+        return Err(Error::corrupt(Rule::ExtentDepth, Place::Inode(number)));
+    }
+    let (mut from, mut to) = (0, END);
+    let mut root = [Entry::default(); 4];
+    let count = usize::from(header.eh_entries.get());
+    let root = root.get_mut(..count).ok_or(Error::corrupt(Rule::ExtentCount, Place::Inode(number)))?;
+    check(fs, inode.number, rest, root, depth, (from, to))
+        .map_err(|rule| Error::corrupt(rule, Place::Inode(number)))?;
+
+    let mut node: Option<Arc<Node>> = None;
+    let at = u64::from(block.0);
+    // The depth falls with each turn.
+    loop {
+        let entries = node.as_ref().map_or(&*root, |node| &node.entries);
+        let behind = entries.partition_point(|entry| entry.first <= block.0);
+        to = entries.get(behind).map_or(to, |next| next.first.into());
+        let Some(entry) = behind.checked_sub(1).and_then(|index| entries.get(index)) else {
+            return Ok(hole(at, to));
+        };
+        from = from.max(entry.first.into());
+        let Some(below) = depth.checked_sub(1) else {
+            return Ok(run(entry, at).unwrap_or(hole(at, to)));
+        };
+        depth = below;
+        let block = BlockNumber(entry.start);
+        let key = NodeKey { seed: inode.checksum_seed, inode: number, block, depth, from, to };
+        node = Some(read(fs, inode.number, key)?);
+    }
+}
+
+/// What an extent has from this block on, if it reaches so far.
+fn run(entry: &Entry, at: u64) -> Option<Run> {
+    let within = at.checked_sub(entry.first.into())?;
+    let blocks = u64::from(entry.length).checked_sub(within).filter(|&blocks| blocks > 0)?;
+    let kind =
+        if entry.unwritten { RunKind::Unwritten } else { RunKind::Data(BlockNumber(entry.start.checked_add(within)?)) };
+    Some(Run { blocks, kind })
+}
+
+fn hole(at: u64, to: u64) -> Run {
+    Run { blocks: to.saturating_sub(at), kind: RunKind::Hole }
+}
+
+/// A node from the cache, or from the device, verified and checked.
+fn read(fs: &Filesystem, inode: InodeNumber, key: NodeKey) -> Result<Arc<Node>> {
+    if let Some(node) = fs.nodes().find(&key) {
+        return Ok(node);
+    }
+    let place = Place::ExtentNode { inode: inode.value(), block: key.block.0 };
+    let broken = |rule| Error::corrupt(rule, place);
+    let size = fs.superblock().block_size;
+    let offset = size.byte_offset(key.block).ok_or(broken(Rule::BlockInFileSystem))?;
+    let mut bytes = vec![0; size.length()];
+    fs.device().read_at(offset.0, &mut bytes)?;
+
+    let (header, rest) = header(&bytes, place)?;
+    if header.eh_depth.get() != key.depth {
+        return Err(broken(Rule::ExtentDepth));
+    }
+    if fs.verifier().kind() == Kind::Crc32c {
+        fs.verifier().judge(checksum_matches(&bytes, header, key.seed), Rule::ExtentChecksum, place)?;
+    }
+    let mut entries = vec![Entry::default(); header.eh_entries.get().into()].into_boxed_slice();
+    check(fs, inode, rest, &mut entries, key.depth, (key.from, key.to)).map_err(broken)?;
+    let node = Arc::new(Node { key, entries });
+    fs.nodes().keep(&node);
+    Ok(node)
+}
+
+/// The header of a node and what follows it: long enough for the entries.
+fn header(bytes: &[u8], place: Place) -> Result<(&format::ExtentHeader, &[u8])> {
+    let broken = |rule| Error::corrupt(rule, place);
+    let (header, rest) = format::ExtentHeader::ref_from_prefix(bytes).map_err(|_| broken(Rule::ExtentMagic))?;
+    if header.eh_magic.get() != format::EXTENT_MAGIC {
+        return Err(broken(Rule::ExtentMagic));
+    }
+    let (entries, most) = (header.eh_entries.get(), header.eh_max.get());
+    let room = rest.len().checked_div(size_of::<format::Extent>()).unwrap_or(0);
+    let childless = entries == 0 && header.eh_depth.get() > 0;
+    if most == 0 || usize::from(most) > room || entries > most || childless {
+        return Err(broken(Rule::ExtentCount));
+    }
+    Ok((header, rest))
+}
+
+/// The checksum stands behind the last entry that there is room for, used or not.
+fn checksum_matches(bytes: &[u8], header: &format::ExtentHeader, seed: u32) -> bool {
+    let covered = usize::from(header.eh_max.get()).saturating_add(1).saturating_mul(size_of::<format::Extent>());
+    let Some((covered, rest)) = bytes.split_at_checked(covered) else { return false };
+    rest.first_chunk().is_some_and(|&stored| crc32c(seed, covered) == u32::from_le_bytes(stored))
+}
+
+/// Fills `out` with the entries that follow a header, each of them checked.
+fn check(
+    fs: &Filesystem,
+    inode: InodeNumber,
+    bytes: &[u8],
+    out: &mut [Entry],
+    depth: u16,
+    (from, to): (u64, u64),
+) -> Result<(), Rule> {
+    // The first block that the next entry may have.
+    let mut next = from;
+    let entries = bytes.chunks_exact(size_of::<format::Extent>());
+    for (entry, raw) in out.iter_mut().zip(entries) {
+        *entry = if depth == 0 { leaf(raw)? } else { child(raw)? };
+        let first = u64::from(entry.first);
+        if first < next {
+            return Err(if first < from { Rule::ExtentRange } else { Rule::ExtentOrder });
+        }
+        // A child has at least one block of the file.
+        let length = u64::from(entry.length.max(1));
+        next = first.saturating_add(length);
+        if next > to {
+            return Err(Rule::ExtentRange);
+        }
+        fs.zone().check(inode, BlockNumber(entry.start), length)?;
+    }
+    Ok(())
+}
+
+fn leaf(raw: &[u8]) -> Result<Entry, Rule> {
+    let raw = format::Extent::ref_from_bytes(raw).map_err(|_| Rule::ExtentCount)?;
+    let length = raw.ee_len.get();
+    let unwritten = length > WRITTEN;
+    let length = if unwritten { length.saturating_sub(WRITTEN) } else { length };
+    if length == 0 {
+        return Err(Rule::ExtentLength);
+    }
+    let start = u64::from(raw.ee_start_hi.get()) << 32 | u64::from(raw.ee_start_lo.get());
+    Ok(Entry { first: raw.ee_block.get(), length, unwritten, start })
+}
+
+fn child(raw: &[u8]) -> Result<Entry, Rule> {
+    let raw = format::ExtentIndex::ref_from_bytes(raw).map_err(|_| Rule::ExtentCount)?;
+    let start = u64::from(raw.ei_leaf_hi.get()) << 32 | u64::from(raw.ei_leaf_lo.get());
+    Ok(Entry { first: raw.ei_block.get(), length: 0, unwritten: false, start })
 }

@@ -1,17 +1,114 @@
-//! Indirect maps. (body follows)
+//! Block maps of ext2 and ext3: twelve pointers in the inode, then blocks of pointers, one, two and three levels deep.
+//!
+//! A pointer of 0 is a hole, as long as everything that it could have led to. The level falls with each step, and every
+//! block named on the way is one that a file may hold. Nothing is kept: a step reads four bytes, the last one at most
+//! 256 pointers, so that a run is found as long as a request can be.
+
+use lazaret_policy::corruption::Place;
+
 use super::Filesystem;
 use super::inode::Inode;
 use super::map::{Run, RunKind};
-use super::units::{BlockSize, LogicalBlock};
-use crate::error::Result;
+use super::units::{BlockNumber, BlockSize, LogicalBlock, u64_from};
+use crate::error::{Error, Result};
 
-/// Blocks that a map reaches.
+/// Pointers in the inode that lead to data.
+const DIRECT: u64 = 12;
+/// The most pointers that are looked at for one run.
+const MOST_POINTERS: usize = 256;
+
+/// How many blocks a map reaches.
 pub(super) fn reach(size: BlockSize) -> u64 {
-    let pointers = u64::from(size.bytes() >> 2);
-    let double = pointers.saturating_mul(pointers);
-    double.saturating_mul(pointers).saturating_add(double).saturating_add(pointers).saturating_add(12)
+    (1..=3).map(|level| covered(size, level)).fold(DIRECT, u64::saturating_add)
 }
 
-pub(super) fn find(_fs: &Filesystem, _inode: &Inode, _block: LogicalBlock, _wanted: u64) -> Result<Run> {
-    Ok(Run { blocks: 1, kind: RunKind::Hole })
+/// The run of a file from this block on; `wanted` is how many of its blocks are of use.
+pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock, wanted: u64) -> Result<Run> {
+    let size = fs.superblock().block_size;
+    let place = Place::Inode(inode.number.value());
+    let mut index = u64::from(block.0);
+    if index < DIRECT {
+        let from = usize::try_from(index).unwrap_or(0).saturating_mul(4);
+        let pointers = inode.map.get(from..48).unwrap_or_default();
+        return run(fs, inode, pointers, place);
+    }
+    index = index.saturating_sub(DIRECT);
+    for level in 1..=3 {
+        let covered = covered(size, level);
+        if index < covered {
+            let slot = usize::try_from(level).unwrap_or(0).saturating_add(11).saturating_mul(4);
+            let pointer = inode.map.get(slot..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+            return descend(fs, inode, u32::from_le_bytes(pointer), level, index, wanted);
+        }
+        index = index.saturating_sub(covered);
+    }
+    // Beyond what any pointer reaches: nothing, as far as blocks of a file can be counted.
+    let end = 1u64 << 32;
+    Ok(Run { blocks: end.saturating_sub(block.0.into()), kind: RunKind::Hole })
+}
+
+/// From a pointer in the inode down to the data: `index` counts the blocks beneath the pointer.
+fn descend(fs: &Filesystem, inode: &Inode, root: u32, level: u32, index: u64, wanted: u64) -> Result<Run> {
+    let size = fs.superblock().block_size;
+    let number = inode.number.value();
+    let (mut pointer, mut index, mut place) = (root, index, Place::Inode(number));
+    for below in (0..level).rev() {
+        // What the block holds that the pointer leads to, and what each of its own pointers leads to.
+        let each = covered(size, below);
+        let all = each.saturating_mul(pointers_per_block(size));
+        if pointer == 0 {
+            return Ok(Run { blocks: all.saturating_sub(index), kind: RunKind::Hole });
+        }
+        let block = BlockNumber(pointer.into());
+        fs.zone().check(inode.number, block, 1).map_err(|rule| Error::corrupt(rule, place))?;
+        place = Place::IndirectBlock { inode: number, block: block.0 };
+
+        let entry = index.checked_div(each).unwrap_or(0);
+        index = index.checked_rem(each).unwrap_or(0);
+        let start = size.byte_offset(block).and_then(|start| start.0.checked_add(entry.saturating_mul(4)));
+        let start = start.ok_or(Error::Invalid)?;
+        if below > 0 {
+            let mut bytes = [0; 4];
+            fs.device().read_at(start, &mut bytes)?;
+            pointer = u32::from_le_bytes(bytes);
+            continue;
+        }
+        let left = pointers_per_block(size).saturating_sub(entry).min(wanted.max(1));
+        let count = usize::try_from(left).unwrap_or(MOST_POINTERS).min(MOST_POINTERS);
+        let mut buffer = [0; MOST_POINTERS * 4];
+        let pointers = buffer.get_mut(..count.saturating_mul(4)).unwrap_or_default();
+        fs.device().read_at(start, pointers)?;
+        return run(fs, inode, pointers, place);
+    }
+    Err(Error::Invalid)
+}
+
+/// The run that a row of pointers begins with.
+fn run(fs: &Filesystem, inode: &Inode, pointers: &[u8], place: Place) -> Result<Run> {
+    let mut pointers = pointers.as_chunks::<4>().0.iter().map(|&bytes| u64::from(u32::from_le_bytes(bytes)));
+    let start = pointers.next().ok_or(Error::Invalid)?;
+    if start == 0 {
+        let more = pointers.take_while(|&pointer| pointer == 0).count();
+        return Ok(Run { blocks: u64_from(more).saturating_add(1), kind: RunKind::Hole });
+    }
+    let behind = (1..).map(|step| start.saturating_add(step));
+    let more = pointers.zip(behind).take_while(|(pointer, expected)| pointer == expected).count();
+    let blocks = u64_from(more).saturating_add(1);
+    let kind = RunKind::Data(BlockNumber(start));
+    let check = |blocks| fs.zone().check(inode.number, BlockNumber(start), blocks);
+    if check(blocks).is_ok() {
+        return Ok(Run { blocks, kind });
+    }
+    // One bad pointer does not take the good ones before it along.
+    check(1).map_err(|rule| Error::corrupt(rule, place))?;
+    Ok(Run { blocks: 1, kind })
+}
+
+/// How many blocks of data a pointer leads to with so many levels of pointers beneath it.
+fn covered(size: BlockSize, level: u32) -> u64 {
+    pointers_per_block(size).saturating_pow(level)
+}
+
+fn pointers_per_block(size: BlockSize) -> u64 {
+    u64::from(size.bytes() >> 2)
 }

@@ -5,7 +5,7 @@
 //! lies within the file system and outside its own structures, and the device is as long: that was checked beneath.
 
 use super::Filesystem;
-use super::inode::{Inode, InodeFlags};
+use super::inode::{FileKind, Inode, InodeFlags};
 use super::units::{BlockNumber, ByteOffset, FileOffset, LogicalBlock};
 use super::{extent, indirect};
 use crate::error::{Error, Result};
@@ -70,10 +70,17 @@ impl Filesystem {
     /// there may be space behind it.
     ///
     /// # Errors
-    /// A map that breaks a rule on the way to this offset: [`Error::Corrupt`], [`Error::Checksum`]. Other parts of
+    /// A file without a map, such as a device: [`Error::Invalid`]. A map that breaks a rule on the way to this offset: [`Error::Corrupt`], [`Error::Checksum`]. Other parts of
     /// the same file may still be found.
     pub fn map(&self, inode: &Inode, offset: FileOffset, length: u64) -> Result<Mapping> {
         let size = self.superblock().block_size;
+        let mapped = matches!(inode.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink);
+        if !mapped || inode.is_fast_symlink(self.superblock().incompat) {
+            return Err(Error::Invalid);
+        }
+        if inode.flags.contains(InodeFlags::ENCRYPT) {
+            return Err(Error::Unsupported("encryption"));
+        }
         let hole = Mapping { offset, length, kind: MappingKind::Hole };
         let Some(first) = size.logical_block(offset) else { return Ok(hole) };
         if length == 0 {

@@ -13,6 +13,7 @@
     deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used)
 )]
 
+mod cache;
 pub mod checksum;
 mod extent;
 pub mod feature;
@@ -34,6 +35,7 @@ pub use self::map::{Mapping, MappingKind};
 pub use self::superblock::Superblock;
 pub use self::units::{BlockNumber, BlockSize, ByteOffset, FileOffset, GroupNumber, InodeNumber, LogicalBlock};
 
+use self::cache::NodeCache;
 use self::checksum::Verifier;
 use self::system_zone::{SystemZone, Totals};
 use self::units::{u64_from, usize_from};
@@ -46,6 +48,7 @@ pub struct Filesystem {
     superblock: Superblock,
     verifier: Verifier,
     zone: SystemZone,
+    nodes: NodeCache,
     totals: Totals,
     journal_blocks: u64,
 }
@@ -90,7 +93,8 @@ impl Filesystem {
         let superblock = Superblock::read(&device, settings.checksum)?;
         let verifier = Verifier::new(&superblock, settings.checksum);
         let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
-        let mut fs = Self { device, superblock, verifier, zone, totals, journal_blocks: 0 };
+        let nodes = NodeCache::new(superblock.block_size);
+        let mut fs = Self { device, superblock, verifier, zone, nodes, totals, journal_blocks: 0 };
 
         // A broken journal is nothing to a reader of a clean file system.
         let journal = fs.superblock.journal_inode.and_then(|number| fs.any_inode(number).ok());
@@ -117,6 +121,16 @@ impl Filesystem {
         &self.verifier
     }
 
+    /// The extent nodes that were checked last.
+    fn nodes(&self) -> &NodeCache {
+        &self.nodes
+    }
+
+    /// The blocks that no file may hold.
+    fn zone(&self) -> &SystemZone {
+        &self.zone
+    }
+
     /// The target of a symbolic link: 1 to 4095 bytes without a NUL.
     ///
     /// # Errors
@@ -126,10 +140,10 @@ impl Filesystem {
         if link.kind != FileKind::Symlink {
             return Err(Error::Invalid);
         }
-        let broken = Error::corrupt(Rule::SymlinkTarget, Place::Inode(link.number.value()));
         if link.flags.contains(InodeFlags::ENCRYPT) {
-            return Err(Error::Unsupported("an encrypted symbolic link"));
+            return Err(Error::Unsupported("encryption"));
         }
+        let broken = Error::corrupt(Rule::SymlinkTarget, Place::Inode(link.number.value()));
         let length = usize::try_from(link.size).ok().filter(|length| (1..=LONGEST).contains(length)).ok_or(broken)?;
         let block;
         let bytes = if link.is_fast_symlink(self.superblock.incompat) {

@@ -67,6 +67,8 @@ pub struct Superblock {
     pub hash_version: u8,
     /// Directory hashes take bytes as unsigned.
     pub hash_unsigned: bool,
+    /// It matched its checksum, or has none. Without that it is used only where `checksum=` lets it pass.
+    pub checksum_matches: bool,
     /// Made by Linux: only then do inodes have checksums.
     pub by_linux: bool,
     /// `s_uuid`.
@@ -88,14 +90,15 @@ impl Superblock {
         if raw.s_magic.get() != format::SUPERBLOCK_MAGIC {
             return Err(Refusal::NotExt);
         }
-        if policy == Checksum::Strict {
-            check_sum(&raw).map_err(Refusal::Checksum)?;
+        let matches = checksum_matches(&raw);
+        if policy == Checksum::Strict && !matches {
+            return Err(Refusal::Checksum(broken(Rule::SuperblockChecksum)));
         }
         feature::check(
             Incompat::from_bits_retain(raw.s_feature_incompat.get()),
             RoCompat::from_bits_retain(raw.s_feature_ro_compat.get()),
         )?;
-        let checked = Self::check(&raw).map_err(Refusal::Corrupt)?;
+        let checked = Self::check(&raw, matches).map_err(Refusal::Corrupt)?;
         let needed = checked.block_size.bytes_of(checked.blocks).unwrap_or(u64::MAX);
         if device.len() < needed {
             return Err(Refusal::TooShort { length: device.len(), needed });
@@ -104,7 +107,7 @@ impl Superblock {
     }
 
     /// Checks everything that the superblock can say by itself.
-    fn check(raw: &format::Superblock) -> Result<Self, Corruption> {
+    fn check(raw: &format::Superblock, checksum_matches: bool) -> Result<Self, Corruption> {
         let compat = Compat::from_bits_retain(raw.s_feature_compat.get());
         let incompat = Incompat::from_bits_retain(raw.s_feature_incompat.get());
         let ro_compat = RoCompat::from_bits_retain(raw.s_feature_ro_compat.get());
@@ -188,6 +191,7 @@ impl Superblock {
             hash_seed: raw.s_hash_seed.map(|word| word.get()),
             hash_version: raw.s_def_hash_version,
             hash_unsigned: raw.s_flags.get() & format::FLAG_UNSIGNED_HASH != 0,
+            checksum_matches,
             by_linux: raw.s_creator_os.get() == format::CREATOR_LINUX,
             uuid: raw.s_uuid,
             label: raw.s_volume_name,
@@ -217,12 +221,12 @@ impl Superblock {
     }
 }
 
-fn check_sum(raw: &format::Superblock) -> Result<(), Corruption> {
+fn checksum_matches(raw: &format::Superblock) -> bool {
     if Kind::of(RoCompat::from_bits_retain(raw.s_feature_ro_compat.get())) != Kind::Crc32c {
-        return Ok(());
+        return true;
     }
     let covered = raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered);
-    hold(crc32c(!0, covered) == raw.s_checksum.get(), Rule::SuperblockChecksum)
+    crc32c(!0, covered) == raw.s_checksum.get()
 }
 
 /// A device error is that, and whatever else could come from reading it is not possible here.
