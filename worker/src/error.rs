@@ -24,6 +24,9 @@ pub enum Error {
     /// The memory granted is used up.
     #[error("out of memory")]
     OutOfMemory,
+    /// The answer would cost more work than one request may.
+    #[error("more work than one request may cost")]
+    Budget,
     /// There is no such inode or name.
     #[error("no such file or directory")]
     NotFound,
@@ -56,6 +59,7 @@ impl From<&Error> for Errno {
             Error::Device { .. } => Errno::IO,
             Error::Unsupported(_) => Errno::OPNOTSUPP,
             Error::OutOfMemory => Errno::NOMEM,
+            Error::Budget => Errno::FBIG,
             Error::NotFound => Errno::NOENT,
             Error::NotDirectory => Errno::NOTDIR,
             Error::IsDirectory => Errno::ISDIR,
