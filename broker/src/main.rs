@@ -1,2 +1,37 @@
-//! Lazaret broker.
-fn main() {}
+//! Lazaret's broker: the privileged half. It opens, mounts, starts the worker and watches it; it parses nothing of an
+//! image.
+//!
+//! The way of a mount through these files: `options` → `device` → `mount` → `spawn` → `attest` → `worker` (the
+//! conversation) → `supervise`.
+
+mod attest;
+mod background;
+mod cli;
+mod connection;
+mod device;
+mod escape;
+mod executable;
+mod exit;
+mod fusermount;
+mod mount;
+mod mountinfo;
+mod options;
+mod proof;
+mod quarters;
+mod refusal;
+mod signal;
+mod spawn;
+mod supervise;
+mod tool;
+mod worker;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything is opened: what the caller left open is for no program that is started from here.
+    spawn::disinherit();
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,329 @@
+//! Is the worker really confined? Looks at it from outside, in `/proc`, before anything is handed over.
+//!
+//! What holds here: the worker's own word is used only for what cannot be seen from outside (Landlock), and never
+//! alone; what can be seen and is wrong stops the mount.
+
+use crate::exit::{Failure, words};
+use crate::options::Strictness;
+use crate::quarters::{Namespaces, Quarters};
+use lazaret_policy::message::{Layers, Purpose};
+use lazaret_policy::{CHANNEL_FD, FUSE_FD};
+use rustix::process::{Pid, geteuid};
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+/// How far the worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has confined itself and holds nothing yet.
+    Confined,
+    /// It has the device, its last filter is on, no byte has left it.
+    Ready(Purpose),
+}
+
+/// What was seen of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// Its number.
+    pub pid: i32,
+    /// When it was looked at.
+    pub stage: Stage,
+    /// `/proc/PID/status` of the process.
+    pub status: Status,
+    /// `/proc/PID/task/TID/status` of each thread.
+    pub tasks: Vec<Status>,
+    /// Name, own link, and whether it is another than the broker's. `None`: not readable.
+    pub namespaces: Vec<(&'static str, Option<(String, bool)>)>,
+    /// What its fds lead to. `None`: not readable.
+    pub fds: Option<BTreeMap<RawFd, PathBuf>>,
+    /// The mounts it sees, and what lies in its root. `None`: not readable.
+    pub root: Option<(usize, usize)>,
+    /// What it says of itself.
+    pub layers: Layers,
+}
+
+/// A `status` file of `/proc`, field by field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Status(BTreeMap<String, String>);
+
+/// Looks at the worker.
+pub(crate) fn look(pid: Pid, stage: Stage, layers: Layers) -> Result<Proof, Failure> {
+    let place = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let unseen = |error: std::io::Error| Failure::system(format!("the worker cannot be seen: {}", words(error)));
+    let mut tasks = vec![];
+    for task in std::fs::read_dir(place.join("task")).map_err(unseen)? {
+        tasks.push(Status::read(&task.map_err(unseen)?.path()).map_err(unseen)?);
+    }
+    Ok(Proof {
+        pid: pid.as_raw_nonzero().get(),
+        stage,
+        status: Status::read(&place).map_err(unseen)?,
+        tasks,
+        namespaces: Namespaces::NAMES.map(|(_, name)| (name, namespace(&place, name))).to_vec(),
+        fds: fds(&place),
+        root: root(&place),
+        layers,
+    })
+}
+
+impl Proof {
+    /// Whether it is what was planned and what must be. The error names the first thing that is not.
+    pub(crate) fn check(&self, quarters: &Quarters, strictness: Strictness) -> Result<(), String> {
+        self.check_status(&self.status, quarters)?;
+        for task in &self.tasks {
+            self.check_status(task, quarters)?;
+        }
+        if self.tasks.is_empty() {
+            return Err("it has no threads to look at".into());
+        }
+        // Root, and the owner of the worker's user namespace, may look at everything. Else what is not readable is shown
+        // as such, and the status above is what counts.
+        let may_look = geteuid().is_root() || quarters.namespaces.contains(Namespaces::USER);
+        for (flag, name) in Namespaces::NAMES.iter().filter(|(flag, _)| quarters.namespaces.contains(*flag)) {
+            let seen = self.namespaces.iter().find(|(seen, _)| seen == name).and_then(|(_, link)| link.as_ref());
+            match seen {
+                Some((_, true)) => {}
+                Some((_, false)) => return Err(format!("its {name} namespace is the broker's")),
+                None if may_look => return Err(format!("its {name} namespace ({flag:?}) cannot be read")),
+                None => {}
+            }
+        }
+        match self.root {
+            Some((1, 0)) => {}
+            Some(_) if quarters.empty_root => return Err("its root is not empty".into()),
+            None if quarters.empty_root && may_look => return Err("its root cannot be looked at".into()),
+            _ => {}
+        }
+        match &self.fds {
+            Some(fds) => self.check_fds(fds)?,
+            None if may_look => return Err("its file descriptors cannot be read".into()),
+            None => {}
+        }
+        if strictness == Strictness::Strict && self.layers.landlock == 0 && !quarters.empty_root {
+            return Err("neither Landlock nor an empty root holds it; confine=degraded would accept that".into());
+        }
+        Ok(())
+    }
+
+    fn check_status(&self, status: &Status, quarters: &Quarters) -> Result<(), String> {
+        let filters = match self.stage {
+            Stage::Confined => 1,
+            Stage::Ready(_) => 2,
+        };
+        status.require("Seccomp", |value| value == "2", "it has no seccomp filter")?;
+        status.require(
+            "Seccomp_filters",
+            |value| value.parse().is_ok_and(|count: u32| count >= filters),
+            "a seccomp filter is missing",
+        )?;
+        status.require("NoNewPrivs", |value| value == "1", "it could gain privileges by executing")?;
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            if set != "CapBnd" || quarters.bounding {
+                status.require(set, is_zero, "it has capabilities")?;
+            }
+        }
+        let uid = quarters.uid.to_string();
+        status.require(
+            "Uid",
+            |value| value.split_whitespace().all(|one| one == uid),
+            "it runs under another uid than planned",
+        )
+    }
+
+    fn check_fds(&self, fds: &BTreeMap<RawFd, PathBuf>) -> Result<(), String> {
+        let expected: &[RawFd] = match self.stage {
+            Stage::Confined => &[CHANNEL_FD, 1, 2],
+            Stage::Ready(Purpose::Mount) => &[CHANNEL_FD, FUSE_FD],
+            Stage::Ready(Purpose::Tool) => &[CHANNEL_FD],
+        };
+        if !fds.keys().eq(expected) {
+            return Err(format!("its open file descriptors are {:?} instead of {expected:?}", fds.keys()));
+        }
+        let leads_to = |fd: RawFd, what: &str| fds.get(&fd).is_none_or(|link| link.to_string_lossy().starts_with(what));
+        if !leads_to(CHANNEL_FD, "socket:") {
+            return Err(format!("its file descriptor {CHANNEL_FD} is not the channel"));
+        }
+        if !leads_to(FUSE_FD, "/dev/fuse") {
+            return Err(format!("its file descriptor {FUSE_FD} is not /dev/fuse"));
+        }
+        Ok(())
+    }
+
+    /// Layers that this host does not give, for a warning.
+    pub(crate) fn missing(&self, quarters: &Quarters) -> Vec<String> {
+        let mut missing = quarters.given_up.clone();
+        let layers = [
+            (self.layers.landlock > 0, "Landlock"),
+            (self.layers.landlock == 0 || self.layers.scopes, "Landlock scopes"),
+            (self.layers.mdwe, "PR_SET_MDWE"),
+        ];
+        missing.extend(layers.iter().filter(|(holds, _)| !holds).map(|(_, name)| (*name).to_owned()));
+        missing
+    }
+}
+
+impl Status {
+    fn read(place: &Path) -> std::io::Result<Self> {
+        Ok(Self::parse(&String::from_utf8_lossy(&std::fs::read(place.join("status"))?)))
+    }
+
+    fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Self(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
+    }
+
+    /// The value of a field; empty if the kernel has no such field.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    fn require(&self, name: &str, holds: impl Fn(&str) -> bool, otherwise: &str) -> Result<(), String> {
+        let value = self.field(name);
+        // Kernels before 5.9 do not count filters.
+        if holds(value) || name == "Seccomp_filters" && !self.0.contains_key(name) {
+            return Ok(());
+        }
+        Err(format!("{otherwise} ({name}: {})", crate::escape::escaped(value)))
+    }
+}
+
+fn is_zero(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|digit| digit == b'0')
+}
+
+fn namespace(place: &Path, name: &str) -> Option<(String, bool)> {
+    let own = std::fs::read_link(Path::new("/proc/self/ns").join(name)).ok()?;
+    let link = std::fs::read_link(place.join("ns").join(name)).ok()?;
+    Some((link.to_string_lossy().into_owned(), link != own))
+}
+
+fn fds(place: &Path) -> Option<BTreeMap<RawFd, PathBuf>> {
+    let entries = std::fs::read_dir(place.join("fd")).ok()?;
+    entries
+        .map(|entry| {
+            let path = entry.ok()?.path();
+            Some((path.file_name()?.to_str()?.parse().ok()?, std::fs::read_link(&path).ok()?))
+        })
+        .collect()
+}
+
+fn root(place: &Path) -> Option<(usize, usize)> {
+    let mounts = std::fs::read(place.join("mountinfo")).ok()?;
+    let mounts = mounts.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
+    // A root with many mounts is the host's own: it is not empty, and how full it is does not matter.
+    let entries = if mounts == 1 { std::fs::read_dir(place.join("root")).ok()?.count() } else { 1 };
+    Some((mounts, entries))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZERO: &str = "0000000000000000";
+
+    fn status(change: &[(&str, &str)]) -> Status {
+        let text = format!(
+            "Name:\tlazaret-worker\nUid:\t3000000001\t3000000001\t3000000001\t3000000001\nCapInh:\t{ZERO}\n\
+             CapPrm:\t{ZERO}\nCapEff:\t{ZERO}\nCapBnd:\t{ZERO}\nCapAmb:\t{ZERO}\nNoNewPrivs:\t1\nSeccomp:\t2\n\
+             Seccomp_filters:\t3\n"
+        );
+        let mut status = Status::parse(&text);
+        status.0.extend(change.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        status
+    }
+
+    fn proof(stage: Stage, change: &[(&str, &str)]) -> Proof {
+        let mut fds = BTreeMap::from([(0, PathBuf::from("socket:[1]"))]);
+        match stage {
+            Stage::Confined => fds.extend([(1, "/dev/pts/0".into()), (2, "/dev/pts/0".into())]),
+            Stage::Ready(Purpose::Mount) => fds.extend([(3, "/dev/fuse".into())]),
+            Stage::Ready(Purpose::Tool) => {}
+        }
+        Proof {
+            pid: 1,
+            stage,
+            status: status(&[]),
+            tasks: vec![status(&[]), status(change)],
+            namespaces: Namespaces::NAMES.map(|(_, name)| (name, Some(("x:[1]".into(), true)))).to_vec(),
+            fds: Some(fds),
+            root: Some((1, 0)),
+            layers: Layers { landlock: 7, scopes: true, mdwe: true, ..Layers::default() },
+        }
+    }
+
+    fn quarters() -> Quarters {
+        Quarters {
+            namespaces: Namespaces::all(),
+            uid: 3_000_000_001,
+            bounding: true,
+            empty_root: true,
+            given_up: vec![],
+        }
+    }
+
+    fn check(proof: &Proof) -> Result<(), String> {
+        proof.check(&quarters(), Strictness::Strict)
+    }
+
+    #[test]
+    fn a_confined_worker_passes_at_every_stage() {
+        for stage in [Stage::Confined, Stage::Ready(Purpose::Mount), Stage::Ready(Purpose::Tool)] {
+            assert_eq!(check(&proof(stage, &[])), Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_thing_that_is_wrong_in_any_thread_is_named() {
+        let wrong = [
+            ("Seccomp", "0"),
+            ("Seccomp", ""),
+            ("Seccomp_filters", "1"),
+            ("NoNewPrivs", "0"),
+            ("CapEff", "0000000000000001"),
+            ("CapBnd", "000001ffffffffff"),
+            ("CapAmb", ""),
+            ("Uid", "3000000001\t0\t3000000001\t3000000001"),
+        ];
+        for (name, value) in wrong {
+            let error = check(&proof(Stage::Ready(Purpose::Mount), &[(name, value)])).unwrap_err();
+            assert!(error.contains(name), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_fd_too_many_or_of_another_kind_is_seen() {
+        let mut seen = proof(Stage::Ready(Purpose::Mount), &[]);
+        seen.fds.as_mut().unwrap().insert(4, "/dev/sda".into());
+        assert!(check(&seen).unwrap_err().contains("file descriptors"));
+        seen.fds = Some(BTreeMap::from([(0, "socket:[1]".into()), (3, "/dev/sda".into())]));
+        assert!(check(&seen).unwrap_err().contains("/dev/fuse"));
+    }
+
+    #[test]
+    fn a_namespace_or_root_of_the_host_is_seen() {
+        let mut seen = proof(Stage::Confined, &[]);
+        seen.namespaces[3].1 = Some(("net:[1]".into(), false));
+        assert!(check(&seen).unwrap_err().contains("net namespace"));
+        let mut seen = proof(Stage::Confined, &[]);
+        seen.root = Some((1, 1));
+        assert!(check(&seen).unwrap_err().contains("root"));
+    }
+
+    #[test]
+    fn without_landlock_and_root_only_degraded_is_enough() {
+        let mut seen = proof(Stage::Confined, &[]);
+        seen.layers.landlock = 0;
+        let open = Quarters { empty_root: false, ..quarters() };
+        assert!(seen.check(&open, Strictness::Strict).unwrap_err().contains("Landlock"));
+        assert_eq!(seen.check(&open, Strictness::Degraded), Ok(()));
+        assert_eq!(seen.missing(&open), ["Landlock"]);
+    }
+
+    #[test]
+    fn the_status_of_this_process_is_read() {
+        let own = Status::read(Path::new("/proc/self")).unwrap();
+        assert!(own.field("Uid").split_whitespace().count() == 4);
+        assert_eq!(own.field("no such field"), "");
+    }
+}

@@ -1,0 +1,60 @@
+//! The command line: which words there are. Each command is a file beside this one.
+
+mod demo;
+mod mount;
+mod umount;
+
+use crate::exit::Failure;
+use clap::{ColorChoice, Parser, Subcommand};
+
+/// Mounts ext2, ext3 and ext4 from media nobody vouches for: read-only, by a worker that is confined before it sees
+/// the first byte.
+#[derive(Parser)]
+#[command(name = "lazaret", version, color = ColorChoice::Never, arg_required_else_help = false)]
+#[command(after_help = "Exit codes: 0 done, 1 usage, 2 the host lacks or refuses something, 32 mount failure.")]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mount an image file or a block device; returns when the mount answers
+    Mount(mount::Arguments),
+    /// Unmount what lazaret has mounted
+    Umount(umount::Arguments),
+    /// Mount a sample image, list it, show the worker's confinement, unmount
+    Demo(demo::Arguments),
+}
+
+/// Does what the command line says.
+pub(crate) fn run() -> Result<(), Failure> {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) if error.use_stderr() => {
+            let _ = error.print();
+            return Err(Failure::said(crate::exit::Code::Usage as u8));
+        }
+        // --help and --version.
+        Err(text) => {
+            let _ = text.print();
+            return Ok(());
+        }
+    };
+    match line.command {
+        Command::Mount(arguments) => mount::run(&arguments),
+        Command::Umount(arguments) => umount::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Line::command().debug_assert();
+    }
+}

@@ -1,0 +1,99 @@
+//! `lazaret mount`: the way of design §3, from the options to the watch.
+
+use crate::background;
+use crate::device::Source;
+use crate::exit::{Failure, words};
+use crate::mount::{Mount, Mountpoint};
+use crate::options::Options;
+use crate::signal::Signals;
+use crate::supervise;
+use crate::worker::Worker;
+use lazaret_policy::message::Purpose;
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::path::PathBuf;
+
+const OPTIONS_HELP: &str = "\
+Options (-o):
+  ro                     always so; `rw`, which mount(8) passes when nothing is said, is taken and changes nothing
+  exec                   programs on the medium may be started (default: noexec); nosuid and nodev hold always
+  nosymfollow            symbolic links on the medium are not followed
+  uid=N gid=N            owner of everything, and the user the mount is for
+  umask=OCTAL            permissions taken away from everything
+  allow_other            other users may enter, too
+  special=show|hide      device nodes, sockets, FIFOs (default: show)
+  checksum=strict|warn|ignore
+                         what a wrong checksum does (default: strict, the object cannot be read)
+  confine=strict|degraded
+                         on a host with neither Landlock nor an empty root: refuse (default), or go on without
+  threads=N              threads of the worker, 1 to 16
+  memory=SIZE            heap of the worker, as 64M
+  timeout=SECONDS        silence after which the mount is ended (default: 60; 0: never)
+Words that mean something to other programs (user, nofail, _netdev, uhelper=, x-*, comment=, relatime, ...) are taken
+and ignored. Without root, fusermount3 mounts.";
+
+#[derive(clap::Args)]
+#[command(after_help = OPTIONS_HELP)]
+pub(super) struct Arguments {
+    /// Mount options, separated by commas; may be repeated
+    #[arg(short = 'o', long = "options", value_name = "OPTS")]
+    options: Vec<OsString>,
+    /// Stay in the foreground; a signal unmounts
+    #[arg(short, long)]
+    foreground: bool,
+    /// Print the proof of the worker's confinement
+    #[arg(long)]
+    proof: bool,
+    /// This is the process that the command has left in the background
+    #[arg(long, hide = true)]
+    background: bool,
+    /// An image file or a block device
+    source: PathBuf,
+    /// A directory
+    mountpoint: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let options = Options::parse(&arguments.options)?;
+    if !arguments.foreground && !arguments.background {
+        return background::start(arguments.again());
+    }
+    serve(arguments, &options).map_err(|failure| failure.about(&arguments.source))
+}
+
+fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
+    let signals = Signals::block()?;
+    let source = Source::open(&arguments.source)?;
+    let mountpoint = Mountpoint::open(&arguments.mountpoint)?;
+    let (mut mount, fuse) = Mount::make(&source, &mountpoint, options)?;
+    let mut worker = Worker::start(Purpose::Mount, options, &signals)?;
+    worker.initialize(Some(fuse))?;
+    worker.open(&source)?;
+    signals.check()?;
+    mount.attach(&mountpoint)?;
+    drop(mountpoint);
+    let text = if arguments.proof { worker.proof().to_string() } else { String::new() };
+    if arguments.background {
+        background::detach(&text)?;
+    } else {
+        let shown = std::io::stdout().write_all(text.as_bytes());
+        shown.map_err(|error| Failure::system(format!("stdout: {}", words(error))))?;
+    }
+    // The source outlives the worker: it was bound before it.
+    supervise::watch(worker, mount, &signals, options.timeout)
+}
+
+impl Arguments {
+    /// The same command for the process in the background.
+    fn again(&self) -> Vec<&OsStr> {
+        let mut line: Vec<&OsStr> = vec![OsStr::new("mount"), OsStr::new("--background")];
+        if self.proof {
+            line.push(OsStr::new("--proof"));
+        }
+        for list in &self.options {
+            line.extend([OsStr::new("-o"), list]);
+        }
+        line.extend([OsStr::new("--"), self.source.as_os_str(), self.mountpoint.as_os_str()]);
+        line
+    }
+}

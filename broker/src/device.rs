@@ -1,0 +1,121 @@
+//! The source: an image file or a block device, opened for reading and claimed.
+//!
+//! What holds here: the broker learns what kind of file it is and how long, and never reads a byte of it; there is no
+//! fd that could write; nothing but a regular file or a block device is opened at all.
+
+use crate::exit::{Code, Failure, refused, words};
+use lazaret_policy::message::Range;
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, open, seek};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A source that is ours to read. For a block device the claim is exclusive: nobody mounts it while this lives.
+///
+/// It outlives the worker: whoever closes a stalled block device last has to wait for it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    fd: OwnedFd,
+    length: u64,
+    path: PathBuf,
+}
+
+impl Source {
+    /// Opens and claims it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Self::open_file(path).map_err(|failure| failure.about(path))
+    }
+
+    fn open_file(path: &Path) -> Result<Self, Failure> {
+        // First without opening what it leads to: opening a FIFO waits, and opening a tape rewinds it.
+        let place =
+            open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| unopened(errno, false))?;
+        let status = fstat(&place).map_err(|errno| unopened(errno, false))?;
+        let kind = FileType::from_raw_mode(status.st_mode);
+        if let Some(what) = other_kind(kind) {
+            return Err(Failure::mount(format!("is {what}, not an image file or a block device")));
+        }
+        // On a block device O_EXCL without O_CREAT is the claim; on a file it says nothing.
+        let link = format!("/proc/self/fd/{}", place.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let fd = open(link, flags, Mode::empty()).map_err(|errno| unopened(errno, kind == FileType::BlockDevice))?;
+        let length = match kind {
+            FileType::BlockDevice => seek(&fd, SeekFrom::End(0)),
+            _ => fstat(&fd).map(|status| u64::try_from(status.st_size).unwrap_or(0)),
+        };
+        match length.map_err(|errno| unopened(errno, false))? {
+            0 => Err(Failure::mount("is empty")),
+            length => Ok(Self { fd, length, path: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()) }),
+        }
+    }
+
+    /// The range that is the file system.
+    pub(crate) fn range(&self) -> Range {
+        Range { offset: 0, length: self.length }
+    }
+
+    /// Its path from the root, as a mount table shows it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What it is if it can be no source.
+fn other_kind(kind: FileType) -> Option<&'static str> {
+    match kind {
+        FileType::RegularFile | FileType::BlockDevice => None,
+        FileType::Directory => Some("a directory"),
+        FileType::CharacterDevice => Some("a character device"),
+        FileType::Fifo => Some("a FIFO"),
+        FileType::Socket => Some("a socket"),
+        _ => Some("a special file"),
+    }
+}
+
+fn unopened(errno: Errno, device: bool) -> Failure {
+    match errno {
+        Errno::BUSY if device => Failure::mount("is in use: mounted, or claimed by another program"),
+        Errno::NXIO | Errno::NODEV | Errno::NOMEDIUM => Failure::mount("the device is not there, or has no medium"),
+        _ if refused(errno) => Failure::new(Code::System, format!("cannot be opened for reading: {}", words(errno))),
+        _ => Failure::mount(words(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(path: &Path) -> String {
+        Source::open(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_file_is_opened_with_its_length_and_cannot_be_written() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(reason(file.path()).ends_with(": is empty"));
+        file.as_file().set_len(4096).unwrap();
+        let source = Source::open(file.path()).unwrap();
+        assert_eq!(source.range(), Range { offset: 0, length: 4096 });
+        assert_eq!(rustix::io::write(&source, b"x"), Err(Errno::BADF));
+    }
+
+    #[test]
+    fn what_is_no_source_is_named_and_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(reason(place.path()).contains("is a directory"));
+        let fifo = place.path().join("fifo");
+        let made = rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0);
+        assert!(made.is_err() || reason(&fifo).contains("is a FIFO"));
+        let socket = place.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(reason(&socket).contains("is a socket"));
+        assert!(reason(Path::new("/dev/null")).contains("is a character device"));
+        assert!(reason(&place.path().join("none")).ends_with("no such file or directory"));
+    }
+}

@@ -1,0 +1,121 @@
+//! Every exit code, and the one line that goes with it: those of mount(8).
+//!
+//! What holds here: a failure names a thing and a reason, and both were escaped before they reach a terminal.
+
+use crate::escape::escaped;
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ends when it does not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// The command line is wrong.
+    Usage = 1,
+    /// The host lacks or refuses something.
+    System = 2,
+    /// The source or the mountpoint is not what it has to be.
+    Mount = 32,
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    subject: Option<String>,
+    reason: Option<String>,
+}
+
+impl Failure {
+    /// A failure with its reason. The reason holds nothing from outside that was not escaped.
+    pub(crate) fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self { code: code as u8, subject: None, reason: Some(reason.into()) }
+    }
+
+    /// The command line is wrong.
+    pub(crate) fn usage(reason: impl Into<String>) -> Self {
+        Self::new(Code::Usage, reason)
+    }
+
+    /// The host lacks or refuses something.
+    pub(crate) fn system(reason: impl Into<String>) -> Self {
+        Self::new(Code::System, reason)
+    }
+
+    /// The source or the mountpoint is not what it has to be.
+    pub(crate) fn mount(reason: impl Into<String>) -> Self {
+        Self::new(Code::Mount, reason)
+    }
+
+    /// Another process of ours ended with this code and said why itself.
+    pub(crate) fn said(code: u8) -> Self {
+        Self { code, subject: None, reason: None }
+    }
+
+    /// Names the thing it is about, where no closer one was named.
+    #[must_use]
+    pub(crate) fn about(mut self, subject: impl AsRef<OsStr>) -> Self {
+        self.subject.get_or_insert_with(|| escaped(subject.as_ref()).to_string());
+        self
+    }
+
+    /// Prints the one line, unless it was said, and gives the code.
+    pub(crate) fn report(&self) -> ExitCode {
+        if self.reason.is_some() {
+            say(&self.to_string());
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(subject) = &self.subject {
+            write!(f, "{subject}: ")?;
+        }
+        f.write_str(self.reason.as_deref().unwrap_or_default())
+    }
+}
+
+/// One line on stderr. A stderr that is gone is no reason to stop.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "lazaret: {line}");
+}
+
+/// What an error number means, in the middle of a sentence.
+pub(crate) fn words(errno: impl Into<std::io::Error>) -> String {
+    let text = errno.into().to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    // "No such file" becomes "no such file"; words like "I/O" stay.
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain([second]).chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Whether the host refused for want of permission, and not because of the thing itself.
+pub(crate) fn refused(errno: Errno) -> bool {
+    matches!(errno, Errno::ACCESS | Errno::PERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_nearest_thing_and_escapes_it() {
+        let failure = Failure::mount("is empty").about("a\x1b[2Jb").about("outer");
+        assert_eq!(failure.to_string(), "a\\x1b[2Jb: is empty");
+    }
+
+    #[test]
+    fn an_error_number_reads_as_part_of_a_sentence() {
+        assert_eq!(words(Errno::NOENT), "no such file or directory");
+        assert_eq!(words(Errno::IO), "input/output error");
+    }
+}

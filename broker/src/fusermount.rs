@@ -1,0 +1,124 @@
+//! Mounting without root: fusermount3, which is setuid root, mounts and hands back /dev/fuse.
+//!
+//! What holds here: it mounts at once, so whoever enters the mountpoint before the worker is ready waits; every path
+//! that goes into its option string is escaped.
+
+use crate::exit::{Failure, words};
+use crate::mountinfo;
+use crate::options::Options;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
+};
+use std::ffi::OsString;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+const PLACES: [&str; 3] = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/local/bin/fusermount3"];
+
+/// Mounts there. Gives /dev/fuse, the number of the mount and the minor number of its file system.
+pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Result<(OwnedFd, u64, u32), Failure> {
+    let program = program()?;
+    if options.nosymfollow {
+        return Err(Failure::usage("option 'nosymfollow' needs root"));
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Err(Failure::system("is missing: this kernel or container has no FUSE").about("/dev/fuse"));
+    }
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None);
+    let (ours, theirs) = pair.map_err(|errno| Failure::system(words(errno)))?;
+    fcntl_setfd(&ours, FdFlags::CLOEXEC).map_err(|errno| Failure::system(words(errno)))?;
+    let child = Command::new(program)
+        .env_clear()
+        .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
+        .arg("-o")
+        .arg(option_string(source, options))
+        .arg("--")
+        .arg(mountpoint)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn();
+    drop(theirs);
+    let mut child = child.map_err(|error| Failure::system(words(error)).about(program))?;
+    let fuse = receive_fd(&ours);
+    let status = child.wait().map_err(|error| Failure::system(words(error)).about(program))?;
+    let Some(fuse) = fuse.filter(|_| status.success()) else {
+        return Err(Failure::system("fusermount3 refused the mount").about(mountpoint));
+    };
+    match mountinfo::at(mountpoint) {
+        Ok(Some(line)) if line.is_lazaret() => Ok((fuse, line.id, line.minor)),
+        _ => {
+            let _ = unmount(mountpoint, true);
+            Err(Failure::system("the mount is not in the mount table").about(mountpoint))
+        }
+    }
+}
+
+/// Unmounts there; `lazy` also where it is in use.
+pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<ExitStatus, Failure> {
+    let program = program()?;
+    let mut command = Command::new(program);
+    command.env_clear().arg("-u").arg("-q").stdin(Stdio::null()).stdout(Stdio::null());
+    if lazy {
+        command.arg("-z").stderr(Stdio::null());
+    }
+    command.arg("--").arg(mountpoint).status().map_err(|error| Failure::system(words(error)).about(program))
+}
+
+fn program() -> Result<&'static str, Failure> {
+    let found = PLACES.into_iter().find(|place| Path::new(place).exists());
+    found.ok_or_else(|| {
+        Failure::system("without root, fusermount3 mounts, and it is missing; on Debian it is in the package fuse3")
+    })
+}
+
+fn option_string(source: &Path, options: &Options) -> OsString {
+    let mut text = b"ro,nosuid,nodev,default_permissions,subtype=lazaret".to_vec();
+    if !options.exec {
+        text.extend(b",noexec");
+    }
+    if options.allow_other {
+        text.extend(b",allow_other");
+    }
+    text.extend(b",fsname=");
+    for &byte in source.as_os_str().as_bytes() {
+        if matches!(byte, b',' | b'\\') {
+            text.push(b'\\');
+        }
+        text.push(byte);
+    }
+    OsString::from_vec(text)
+}
+
+/// One fd, or none if the other end closed without one.
+fn receive_fd(socket: &OwnedFd) -> Option<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0; 1];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    rustix::io::retry_on_intr(|| recvmsg(socket, &mut bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC)).ok()?;
+    ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(source: &str, options: &Options) -> String {
+        option_string(Path::new(source), options).into_string().unwrap()
+    }
+
+    #[test]
+    fn a_comma_in_a_path_adds_no_option() {
+        assert!(text("/a,suid\\b", &Options::default()).ends_with(",noexec,fsname=/a\\,suid\\\\b"));
+        let open = Options { exec: true, allow_other: true, ..Options::default() };
+        assert!(text("/x", &open).ends_with("lazaret,allow_other,fsname=/x"));
+    }
+}

@@ -1,0 +1,208 @@
+//! The mount: made detached, attached at the end, taken away when this is dropped.
+//!
+//! What holds here: no path and no fd on the own mount is used in a way that asks the worker. Its number and its
+//! connection come from statx without synchronisation and from the mount table.
+
+use crate::device::Source;
+use crate::exit::{Code, Failure, refused, words};
+use crate::mountinfo;
+use crate::options::Options;
+use crate::{connection::Connection, fusermount};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxAttributes, StatxFlags, open, statx};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+use rustix::process::{getegid, geteuid};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where to mount: a directory, held open so that it stays the one that was checked.
+#[derive(Debug)]
+pub(crate) struct Mountpoint {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A mount of ours, attached or not yet. Dropping it takes it away.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    id: u64,
+    connection: Connection,
+    /// Until it is attached. Kept no longer: an open fd would make the mount busy.
+    detached: Option<OwnedFd>,
+    by_fusermount: bool,
+}
+
+/// Who the mount is for: the kernel lets nobody else enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Mountpoint {
+    /// Opens it. One that carries a mount of ours already is busy.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Self::open_directory(path).map_err(|failure| failure.about(path))
+    }
+
+    fn open_directory(path: &Path) -> Result<Self, Failure> {
+        let fd =
+            open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(
+                |errno| match errno {
+                    Errno::NOENT => Failure::mount("the mountpoint does not exist"),
+                    Errno::NOTDIR => Failure::mount("the mountpoint is not a directory"),
+                    _ if refused(errno) => Failure::system(format!("the mountpoint: {}", words(errno))),
+                    _ => Failure::mount(format!("the mountpoint: {}", words(errno))),
+                },
+            )?;
+        let seen = look(fd.as_fd())?;
+        if seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+            && mountinfo::with_id(seen.stx_mnt_id).ok().flatten().is_some_and(|line| line.is_lazaret())
+        {
+            return Err(Failure::mount("the mountpoint is busy: lazaret has mounted something there already"));
+        }
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = std::fs::read_link(link)
+            .map_err(|error| Failure::system(format!("/proc cannot be read: {}", words(error))))?;
+        Ok(Self { fd, path })
+    }
+}
+
+impl Mount {
+    /// Makes the mount, and gives the worker's side of it. As root nobody can reach it yet; without root fusermount3
+    /// attaches it at once, and whoever enters waits.
+    pub(crate) fn make(
+        source: &Source,
+        mountpoint: &Mountpoint,
+        options: &Options,
+    ) -> Result<(Self, OwnedFd), Failure> {
+        if !geteuid().is_root() {
+            let (fuse, id, minor) = fusermount::mount(source.path(), &mountpoint.path, options)?;
+            let mount = Self { id, connection: Connection::open(minor), detached: None, by_fusermount: true };
+            return Ok((mount, fuse));
+        }
+        let fuse = open_fuse()?;
+        let detached = make_detached(source.path(), fuse.as_fd(), options)?;
+        let seen = look(detached.as_fd())?;
+        let connection = Connection::open(seen.stx_dev_minor);
+        Ok((Self { id: seen.stx_mnt_id, connection, detached: Some(detached), by_fusermount: false }, fuse))
+    }
+
+    /// Makes the mount visible.
+    pub(crate) fn attach(&mut self, mountpoint: &Mountpoint) -> Result<(), Failure> {
+        let Some(detached) = self.detached.take() else { return Ok(()) };
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&detached, c"", &mountpoint.fd, c"", flags).map_err(|errno| {
+            let reason = match errno {
+                Errno::NOENT => "the mountpoint was removed".to_owned(),
+                Errno::INVAL => "the mountpoint cannot carry a mount".to_owned(),
+                _ => format!("cannot be mounted there: {}", words(errno)),
+            };
+            Failure::mount(reason).about(&mountpoint.path)
+        })
+    }
+
+    /// What can be seen and done without touching the mount.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Takes the mount away if it is still there, even where it is in use. Never another one than this.
+    pub(crate) fn detach(&mut self) {
+        self.detached = None;
+        let Ok(Some(line)) = mountinfo::with_id(self.id) else { return };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(place) = open(&line.mountpoint, flags, Mode::empty()) else { return };
+        // Whatever was mounted over ours since is not ours to take away.
+        if look(place.as_fd()).is_ok_and(|seen| seen.stx_mnt_id == self.id) {
+            if self.by_fusermount {
+                drop(place);
+                let _ = fusermount::unmount(&line.mountpoint, true);
+            } else {
+                let _ = unmount(format!("/proc/self/fd/{}", place.as_raw_fd()), UnmountFlags::DETACH);
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+/// Opens /dev/fuse.
+fn open_fuse() -> Result<OwnedFd, Failure> {
+    open(c"/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+        let reason = match errno {
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => "is missing: this kernel or container has no FUSE".to_owned(),
+            _ => format!("cannot be opened: {}", words(errno)),
+        };
+        Failure::system(reason).about("/dev/fuse")
+    })
+}
+
+/// A FUSE mount that is attached nowhere. FUSE_INIT waits in `fuse` from here on.
+fn make_detached(source: &Path, fuse: BorrowedFd<'_>, options: &Options) -> Result<OwnedFd, Failure> {
+    let refused = |errno: Errno| match errno {
+        Errno::NOSYS => Failure::system("this kernel cannot mount step by step (fsopen, Linux 5.2)"),
+        Errno::NODEV => Failure::system("this kernel has no FUSE"),
+        _ => Failure::new(Code::System, format!("mounting is refused: {}", words(errno))),
+    };
+    let owner = Owner::of_mount(options);
+    let context = fsopen(c"fuse", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused)?;
+    let strings = [
+        // FSCONFIG_SET_FD is refused for this; the number as text is what the kernel takes.
+        ("fd", fuse.as_raw_fd().to_string()),
+        ("rootmode", "40000".to_owned()),
+        ("user_id", owner.uid.to_string()),
+        ("group_id", owner.gid.to_string()),
+        ("subtype", "lazaret".to_owned()),
+    ];
+    fsconfig_set_string(context.as_fd(), c"source", shown_source(source)).map_err(refused)?;
+    for (key, value) in strings {
+        fsconfig_set_string(context.as_fd(), key, value).map_err(refused)?;
+    }
+    fsconfig_set_flag(context.as_fd(), c"default_permissions").map_err(refused)?;
+    if options.allow_other {
+        fsconfig_set_flag(context.as_fd(), c"allow_other").map_err(refused)?;
+    }
+    fsconfig_create(context.as_fd()).map_err(refused)?;
+    let mut flags =
+        MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    flags.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !options.exec);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW, options.nosymfollow);
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(refused)
+}
+
+/// The source as the mount table shows it: the kernel takes 255 bytes, and the end of a path says more than its begin.
+fn shown_source(source: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = source.as_os_str().as_bytes();
+    &bytes[bytes.len().saturating_sub(255)..]
+}
+
+impl Owner {
+    fn of_mount(options: &Options) -> Self {
+        // Who calls through sudo means himself, not root.
+        let sudo = |name: &str, root: bool| {
+            let number = std::env::var(name).ok().filter(|_| root);
+            number.and_then(|number| number.parse().ok()).filter(|&number: &u32| number != u32::MAX)
+        };
+        let root = geteuid().is_root();
+        Self {
+            uid: options.uid.or_else(|| sudo("SUDO_UID", root)).unwrap_or_else(|| geteuid().as_raw()),
+            gid: options.gid.or_else(|| sudo("SUDO_GID", root)).unwrap_or_else(|| getegid().as_raw()),
+        }
+    }
+}
+
+/// The number of the mount and of its file system, without asking who serves it.
+fn look(fd: BorrowedFd<'_>) -> Result<Statx, Failure> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    statx(fd, c"", flags, StatxFlags::MNT_ID | StatxFlags::TYPE)
+        .map_err(|errno| Failure::system(format!("statx: {}", words(errno))))
+}

@@ -1,0 +1,153 @@
+//! After the mount is there: waits for its end, and ends it when the worker goes silent or somebody asks.
+//!
+//! What holds here: the broker never touches the mount it watches, so whatever the worker does, the broker goes on.
+//! First the connection is aborted, then the worker killed, then the mount detached: clients of a silent worker are
+//! freed by the first and cannot be freed otherwise.
+
+use crate::exit::Failure;
+use crate::mount::Mount;
+use crate::signal::{Signals, wait};
+use crate::worker::{Worker, how_it_ended};
+use rustix::process::Pid;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a worker may take to end once its mount is gone.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Watches until the mount has ended. An error if it ended otherwise than by being unmounted or by a signal.
+pub(crate) fn watch(
+    mut worker: Worker<'_>,
+    mut mount: Mount,
+    signals: &Signals,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let mut silence = Silence::new(timeout);
+    loop {
+        let tick = if mount.connection().waiting().is_some() { silence.tick() } else { None };
+        let [ended, signal] = wait([worker.process().as_fd(), signals.as_fd()], tick);
+        if ended {
+            return reap(&mut worker, &mut mount);
+        }
+        if signal {
+            end(&mut worker, &mut mount);
+            return Ok(());
+        }
+        let pid = worker.process().pid();
+        if silence.lasts(mount.connection().waiting(), || progress(pid)) {
+            mount.connection().abort();
+            end(&mut worker, &mut mount);
+            return Err(Failure::mount(format!("the worker was silent for {} s and was ended", timeout.as_secs())));
+        }
+    }
+}
+
+/// The worker has ended by itself.
+fn reap(worker: &mut Worker<'_>, mount: &mut Mount) -> Result<(), Failure> {
+    let status = worker.process().reap();
+    mount.detach();
+    match status {
+        Some(status) if status.exit_status() == Some(lazaret_policy::exit::DONE) => Ok(()),
+        Some(status) => Err(Failure::mount(format!("the worker ended {}", how_it_ended(&status)))),
+        None => Err(Failure::mount("the worker has ended")),
+    }
+}
+
+/// Takes the mount away and ends the worker: by itself if it can, by force if files on the mount are still open.
+fn end(worker: &mut Worker<'_>, mount: &mut Mount) {
+    mount.detach();
+    let [ended] = wait([worker.process().as_fd()], Some(GRACE));
+    if !ended {
+        mount.connection().abort();
+        worker.process().kill();
+    }
+    worker.process().reap();
+}
+
+/// How long requests have waited while the worker did nothing.
+#[derive(Debug)]
+struct Silence {
+    timeout: Duration,
+    since: Option<(Instant, u64)>,
+}
+
+impl Silence {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, since: None }
+    }
+
+    /// How often to look; `None` if silence does not matter.
+    fn tick(&self) -> Option<Duration> {
+        (!self.timeout.is_zero()).then(|| (self.timeout / 8).clamp(Duration::from_millis(250), Duration::from_secs(5)))
+    }
+
+    /// Whether it has lasted too long, by what is seen now.
+    fn lasts(&mut self, waiting: Option<u64>, progress: impl Fn() -> Option<u64>) -> bool {
+        let progress = if waiting.is_some_and(|waiting| waiting > 0) { progress() } else { None };
+        let Some(progress) = progress.filter(|_| !self.timeout.is_zero()) else {
+            self.since = None;
+            return false;
+        };
+        match self.since {
+            Some((since, before)) if before == progress => since.elapsed() >= self.timeout,
+            _ => {
+                self.since = Some((Instant::now(), progress));
+                false
+            }
+        }
+    }
+}
+
+/// A number that grows while the worker works: its system calls, and how often its threads have slept and were woken.
+///
+/// A thread that waits for a stalled medium makes none and does not wake, nor does one that computes without end.
+fn progress(pid: Pid) -> Option<u64> {
+    let place = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let calls = std::fs::read_to_string(place.join("io")).unwrap_or_default();
+    let mut sum = sum_of(&calls, &["syscr:", "syscw:"]);
+    for task in std::fs::read_dir(place.join("task")).ok()? {
+        let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        sum = sum.wrapping_add(sum_of(&status, &["voluntary_ctxt_switches:"]));
+    }
+    Some(sum)
+}
+
+fn sum_of(text: &str, names: &[&str]) -> u64 {
+    let values = text.lines().filter_map(|line| names.iter().find_map(|name| line.strip_prefix(name)));
+    values.filter_map(|value| value.trim().parse::<u64>().ok()).fold(0, u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_waiting_without_progress() {
+        let mut silence = Silence::new(Duration::from_millis(1));
+        assert!(!silence.lasts(Some(1), || Some(7)), "seen for the first time");
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(silence.lasts(Some(1), || Some(7)));
+        assert!(!silence.lasts(Some(1), || Some(8)), "it works");
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(!silence.lasts(Some(0), || Some(8)), "nobody waits");
+        assert!(!silence.lasts(Some(1), || Some(8)), "counted anew");
+        assert!(!silence.lasts(None, || Some(8)), "not to be seen");
+    }
+
+    #[test]
+    fn without_a_timeout_silence_never_lasts() {
+        let mut silence = Silence::new(Duration::ZERO);
+        assert!(silence.tick().is_none());
+        assert!(!silence.lasts(Some(1), || Some(7)));
+        assert!(!silence.lasts(Some(1), || Some(7)));
+    }
+
+    #[test]
+    fn this_process_makes_progress() {
+        let own = rustix::process::getpid();
+        let before = progress(own).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(progress(own).unwrap() >= before);
+    }
+}

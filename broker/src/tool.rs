@@ -1,0 +1,124 @@
+//! Looking into an image without mounting it: questions to a worker that answers over the channel.
+//!
+//! What holds here: an answer comes from a process that may lie. Names are checked, every loop has a bound of ours, and
+//! what is printed is escaped by whoever prints.
+
+use crate::exit::{Failure, words};
+use crate::worker::Worker;
+use lazaret_policy::message::{Answer, Ask, Attributes, Entry};
+use rustix::io::Errno;
+
+/// The root directory's inode.
+pub(crate) const ROOT: u32 = 2;
+/// The most entries that are read of one directory.
+const ENTRIES: usize = 10_000_000;
+
+/// An image, through its worker.
+pub(crate) struct Image<'a> {
+    worker: Worker<'a>,
+}
+
+impl<'a> Image<'a> {
+    /// A worker that has opened its file system.
+    pub(crate) fn new(worker: Worker<'a>) -> Self {
+        Self { worker }
+    }
+
+    /// The worker.
+    pub(crate) fn worker(&self) -> &Worker<'a> {
+        &self.worker
+    }
+
+    /// What an inode is.
+    pub(crate) fn attributes(&mut self, inode: u32) -> Result<Attributes, Failure> {
+        match self.worker.ask(&Ask::Inode(inode))? {
+            Answer::Inode(attributes) => Ok(attributes),
+            other => Err(failed(&other)),
+        }
+    }
+
+    /// Every entry of a directory but `.` and `..`, in its own order.
+    pub(crate) fn list(&mut self, inode: u32) -> Result<Vec<Entry>, Failure> {
+        let mut all = vec![];
+        let mut cookie = 0;
+        loop {
+            let entries = match self.worker.ask(&Ask::List { inode, cookie })? {
+                Answer::List(entries) => entries,
+                other => return Err(failed(&other)),
+            };
+            let Some(last) = entries.last() else { return Ok(all) };
+            cookie = last.cookie;
+            for entry in entries {
+                if !is_name(&entry.name) || all.len() >= ENTRIES {
+                    return Err(Failure::mount("the worker listed what cannot be a directory"));
+                }
+                if entry.name != b"." && entry.name != b".." {
+                    all.push(entry);
+                }
+            }
+        }
+    }
+
+    /// The inode of a name in a directory.
+    pub(crate) fn find(&mut self, directory: u32, name: &[u8]) -> Result<u32, Failure> {
+        let entry = self.list(directory)?.into_iter().find(|entry| entry.name == name);
+        entry.map(|entry| entry.inode).ok_or_else(|| Failure::mount(words(Errno::NOENT)))
+    }
+
+    /// Where a symbolic link leads to.
+    pub(crate) fn link(&mut self, inode: u32) -> Result<Vec<u8>, Failure> {
+        match self.worker.ask(&Ask::Link(inode))? {
+            Answer::Bytes(target) => Ok(target),
+            other => Err(failed(&other)),
+        }
+    }
+
+    /// Gives the bytes of a file in pieces, and never more than its attributes say.
+    pub(crate) fn read(&mut self, inode: u32, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
+        let size = self.attributes(inode)?.size;
+        let mut offset = 0;
+        while offset < size {
+            let bytes = match self.worker.ask(&Ask::Read { inode, offset })? {
+                Answer::Bytes(bytes) => bytes,
+                other => return Err(failed(&other)),
+            };
+            let rest = usize::try_from(size - offset).unwrap_or(usize::MAX);
+            let bytes = &bytes[..bytes.len().min(rest)];
+            if bytes.is_empty() {
+                return Err(Failure::mount("the worker gave less of a file than it has"));
+            }
+            take(bytes);
+            offset += bytes.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn failed(answer: &Answer) -> Failure {
+    match answer {
+        Answer::Failed(errno) => Failure::mount(words(Errno::from_raw_os_error((*errno).clamp(1, 4095)))),
+        _ => Failure::system("the worker answered another question"),
+    }
+}
+
+fn is_name(name: &[u8]) -> bool {
+    (1..=255).contains(&name.len()) && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_name_is_none() {
+        assert!(is_name(b"a") && is_name(&[b'x'; 255]) && is_name(b"\xff\x1b"));
+        assert!(!is_name(b"") && !is_name(&[b'x'; 256]) && !is_name(b"a/b") && !is_name(b"a\0"));
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_is_a_failure() {
+        assert!(failed(&Answer::Failed(5)).to_string().contains("input/output error"));
+        assert!(failed(&Answer::Failed(-7)).to_string().len() > 3);
+        assert!(failed(&Answer::List(vec![])).to_string().contains("another question"));
+    }
+}

@@ -1,0 +1,189 @@
+//! The conversation with a worker, step by step: it confines itself, is looked at, gets what it serves, is looked at
+//! again.
+//!
+//! What holds here: the order of design §3. The device goes to nobody who was not looked at, and a method takes what
+//! it hands over, so that no copy stays with the broker.
+
+use crate::attest::{self, Proof, Stage};
+use crate::device::Source;
+use crate::exit::{Failure, say};
+use crate::options::{Options, Strictness};
+use crate::quarters::Quarters;
+use crate::refusal;
+use crate::signal::{Signals, interrupted, wait};
+use crate::spawn::{self, Process};
+use lazaret_policy::channel::{Channel, ChannelError};
+use lazaret_policy::exit;
+use lazaret_policy::message::{Answer, Ask, Layers, Message, Order, Purpose, Report, Summary};
+use rustix::process::WaitIdStatus;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// The longest a start may take where no medium is waited for.
+const START: Duration = Duration::from_secs(10);
+
+/// A worker. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Worker<'a> {
+    process: Process,
+    channel: Channel,
+    quarters: Quarters,
+    proof: Proof,
+    purpose: Purpose,
+    options: &'a Options,
+    signals: &'a Signals,
+}
+
+impl<'a> Worker<'a> {
+    /// Starts a worker, waits until it has confined itself, and looks whether it has.
+    pub(crate) fn start(purpose: Purpose, options: &'a Options, signals: &'a Signals) -> Result<Self, Failure> {
+        let (channel, theirs) =
+            Channel::pair().map_err(|error| Failure::system(format!("no channel to a worker: {error}")))?;
+        let (mut process, quarters) = spawn::spawn(theirs.as_fd())?;
+        drop(theirs);
+        let report = receive(&channel, &mut process, signals, START)?;
+        let Report::Confined(layers) = report else { return Err(refused_or_unexpected(&report)) };
+        let proof = look(&process, Stage::Confined, layers, &quarters, options.confine)?;
+        let missing = proof.missing(&quarters);
+        if !missing.is_empty() {
+            say(&format!("this host confines the worker without: {}", missing.join(", ")));
+        }
+        Ok(Self { process, channel, quarters, proof, purpose, options, signals })
+    }
+
+    /// Tells it what it is for, and hands over /dev/fuse where it serves a mount. No byte of the image is near yet.
+    pub(crate) fn initialize(&mut self, fuse: Option<OwnedFd>) -> Result<(), Failure> {
+        let order = Order::Start(self.options.start(self.purpose));
+        let fds: Vec<BorrowedFd<'_>> = fuse.iter().map(AsFd::as_fd).collect();
+        self.send(&order, &fds)?;
+        // A second holder of /dev/fuse would keep every client waiting if the worker died.
+        drop(fuse);
+        match self.receive(START)? {
+            Report::Initialized => Ok(()),
+            other => Err(refused_or_unexpected(&other)),
+        }
+    }
+
+    /// Hands over the device, and looks at the worker again once it has opened the file system on it.
+    pub(crate) fn open(&mut self, source: &Source) -> Result<Summary, Failure> {
+        self.send(&Order::Device(source.range()), &[source.as_fd()])?;
+        let summary = match self.receive(self.patience())? {
+            Report::Ready(summary) => summary,
+            other => return Err(refused_or_unexpected(&other).about(source.path())),
+        };
+        let stage = Stage::Ready(self.purpose);
+        self.proof = look(&self.process, stage, self.proof.layers, &self.quarters, self.options.confine)?;
+        Ok(summary)
+    }
+
+    /// Asks a worker that answers a tool.
+    pub(crate) fn ask(&mut self, question: &Ask) -> Result<Answer, Failure> {
+        self.send(question, &[])?;
+        self.receive(self.patience())
+    }
+
+    /// What was seen of it.
+    pub(crate) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// The process.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// How long a medium may take to answer.
+    fn patience(&self) -> Duration {
+        if self.options.timeout.is_zero() { Duration::MAX } else { self.options.timeout }
+    }
+
+    fn send<M: Message>(&mut self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+        match self.channel.send(message, fds) {
+            Ok(()) => Ok(()),
+            Err(ChannelError::Closed) => Err(ended(&mut self.process)),
+            Err(error) => Err(Failure::system(format!("the worker cannot be told: {error}"))),
+        }
+    }
+
+    fn receive<M: Message>(&mut self, time: Duration) -> Result<M, Failure> {
+        receive(&self.channel, &mut self.process, self.signals, time)
+    }
+}
+
+/// Waits for a message, the worker's end, a signal, or this time.
+fn receive<M: Message>(
+    channel: &Channel,
+    process: &mut Process,
+    signals: &Signals,
+    time: Duration,
+) -> Result<M, Failure> {
+    let end = Instant::now().checked_add(time);
+    loop {
+        let rest = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let [message, signal] = wait([channel.as_fd(), signals.as_fd()], rest);
+        if signal {
+            return Err(interrupted());
+        }
+        if !message {
+            if rest.is_some_and(|rest| rest.is_zero()) {
+                return Err(Failure::mount(format!("the worker gave no answer within {} s", time.as_secs())));
+            }
+            continue;
+        }
+        return match channel.receive::<M>() {
+            Ok((message, _)) => Ok(message),
+            Err(ChannelError::Closed) => Err(ended(process)),
+            Err(error) => Err(Failure::system(format!("the worker cannot be understood: {error}"))),
+        };
+    }
+}
+
+fn look(
+    process: &Process,
+    stage: Stage,
+    layers: Layers,
+    quarters: &Quarters,
+    strictness: Strictness,
+) -> Result<Proof, Failure> {
+    let proof = attest::look(process.pid(), stage, layers)?;
+    proof
+        .check(quarters, strictness)
+        .map_err(|wrong| Failure::system(format!("the worker is not confined and gets nothing: {wrong}")))?;
+    Ok(proof)
+}
+
+fn refused_or_unexpected(report: &Report) -> Failure {
+    match report {
+        Report::Refused(refusal) => refusal::failure(*refusal),
+        Report::Panicked { line, column } => panicked(*line, *column),
+        _ => Failure::system("the worker cannot be understood: a report out of its turn"),
+    }
+}
+
+fn panicked(line: u32, column: u32) -> Failure {
+    Failure::mount(format!("the worker met a bug of its own (line {line}, column {column}); please report it"))
+}
+
+/// The failure that an unexpected end is. The other end of the channel is closed, so the worker is ending.
+fn ended(process: &mut Process) -> Failure {
+    let [ended] = wait([process.as_fd()], Some(Duration::from_secs(2)));
+    if !ended {
+        process.kill();
+    }
+    let how = process.reap().map_or_else(|| "for an unknown reason".to_owned(), |status| how_it_ended(&status));
+    Failure::mount(format!("the worker ended {how}"))
+}
+
+/// The end of a worker in words.
+pub(crate) fn how_it_ended(status: &WaitIdStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(exit::DONE), _) => "by itself".to_owned(),
+        (Some(exit::PANIC), _) => "by a bug of its own".to_owned(),
+        (Some(exit::BUS), _) => "because a part of the device was gone".to_owned(),
+        (Some(exit::CHANNEL), _) => "because it did not understand the broker".to_owned(),
+        (Some(code), _) => format!("with code {code}"),
+        (_, Some(libc::SIGSYS)) => "by its seccomp filter: it made a system call that is not allowed".to_owned(),
+        (_, Some(signal)) => format!("by signal {signal}"),
+        _ => "for an unknown reason".to_owned(),
+    }
+}
