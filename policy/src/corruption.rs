@@ -138,4 +138,17 @@ rules! {
     ExtentRange => "the entries of a node of an extent tree lie within its parent's",
     ExtentLength => "an extent has blocks",
     ExtentChecksum => "a node of an extent tree matches its checksum",
+    // Directories.
+    DirectoryChecksum => "a block of a directory matches its checksum",
+    DirectoryRecordLength => "a directory entry is as long as its name needs, and its length is a multiple of 4",
+    DirectoryRecordEnd => "a directory entry ends with its block, or leaves room for another",
+    DirectoryInode => "a directory entry names an inode that exists",
+    DirectoryName => "a name has 1 to 255 bytes, none of them a slash or NUL",
+    DirectoryWhole => "every block of a directory can be read",
+    HtreeRoot => "the root of a hash tree hides behind the entries . and .., and describes itself in 8 bytes",
+    HtreeNode => "an inner node of a hash tree hides behind an empty entry as long as the block",
+    HtreeDepth => "a hash tree has at most one level of nodes between root and leaves, with large_dir two",
+    HtreeLimit => "a block of a hash tree says how many entries fit into it, and has at least one and no more",
+    HtreeOrder => "the hashes in a block of a hash tree do not fall",
+    HtreeBlock => "the children of a hash tree lie within the directory, and are none of their own ancestors",
 }

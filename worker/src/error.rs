@@ -36,6 +36,9 @@ pub enum Error {
     /// Something other than a directory was needed.
     #[error("is a directory")]
     IsDirectory,
+    /// A name of more than 255 bytes.
+    #[error("name too long")]
+    NameTooLong,
     /// The request makes no sense for this object.
     #[error("invalid argument")]
     Invalid,
@@ -63,6 +66,7 @@ impl From<&Error> for Errno {
             Error::NotFound => Errno::NOENT,
             Error::NotDirectory => Errno::NOTDIR,
             Error::IsDirectory => Errno::ISDIR,
+            Error::NameTooLong => Errno::NAMETOOLONG,
             Error::Invalid => Errno::INVAL,
         }
     }

@@ -271,3 +271,86 @@ pub struct Extent {
     pub ee_start_lo: U32,
 }
 layout!(Extent: 12, ee_block @ 0, ee_len @ 4, ee_start_hi @ 6, ee_start_lo @ 8);
+
+/// What a directory entry begins with: `struct ext4_dir_entry_2`. The name follows.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct DirEntry {
+    /// 0 for an entry that is not in use.
+    pub inode: U32,
+    pub rec_len: U16,
+    pub name_len: u8,
+    /// Without the feature filetype, the upper half of the length of the name: 0.
+    pub file_type: u8,
+}
+layout!(DirEntry: 8, rec_len @ 4, name_len @ 6, file_type @ 7);
+
+/// `det_reserved_ft` of a [`DirEntryTail`].
+pub const DIR_TAIL_TYPE: u8 = 0xde;
+
+/// What a leaf of a directory ends with if it has a checksum: `struct ext4_dir_entry_tail`, an empty entry to whoever
+/// does not know it.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct DirEntryTail {
+    pub det_reserved_zero1: U32,
+    pub det_rec_len: U16,
+    pub det_reserved_zero2: u8,
+    pub det_reserved_ft: u8,
+    /// crc32c of the block before the tail.
+    pub det_checksum: U32,
+}
+layout!(DirEntryTail: 12, det_rec_len @ 4, det_reserved_ft @ 7, det_checksum @ 8);
+
+/// What the root of a hash tree begins with: `struct dx_root` up to its entries.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct HtreeRoot {
+    pub dot: DirEntry,
+    pub dot_name: [u8; 4],
+    pub dotdot: DirEntry,
+    pub dotdot_name: [u8; 4],
+    pub reserved_zero: U32,
+    pub hash_version: u8,
+    pub info_length: u8,
+    pub indirect_levels: u8,
+    /// Bit 0: the hash is none that is known.
+    pub unused_flags: u8,
+}
+layout!(HtreeRoot: 32, dotdot @ 12, reserved_zero @ 24, hash_version @ 28, indirect_levels @ 30);
+
+/// What lies in the place of the first entry's hash: `struct dx_countlimit`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct HtreeCount {
+    pub limit: U16,
+    pub count: U16,
+}
+layout!(HtreeCount: 4, count @ 2);
+
+/// A child in a block of a hash tree: `struct dx_entry`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct HtreeEntry {
+    /// The lowest hash in the child. Bit 0: names of this hash lie in the child before it, too.
+    pub hash: U32,
+    /// A block of the directory: the lower 28 bits.
+    pub block: U32,
+}
+layout!(HtreeEntry: 8, block @ 4);
+
+/// What lies behind the room for entries if there is a checksum: `struct dx_tail`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct HtreeTail {
+    pub dt_reserved: U32,
+    /// crc32c of everything up to the last entry, of `dt_reserved` and of four zeros.
+    pub dt_checksum: U32,
+}
+layout!(HtreeTail: 8, dt_checksum @ 4);

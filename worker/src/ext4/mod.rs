@@ -15,13 +15,17 @@
 
 mod cache;
 pub mod checksum;
+pub mod dir;
 mod extent;
 pub mod feature;
 pub mod format;
 pub mod group;
+pub mod hash;
+mod htree;
 mod indirect;
 pub mod inode;
 pub mod map;
+mod record;
 pub mod superblock;
 mod system_zone;
 pub mod units;
@@ -30,6 +34,7 @@ use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::{Checksum, Refusal};
 
+pub use self::dir::DirEntry;
 pub use self::inode::{FileKind, Inode, InodeFlags, Timestamp};
 pub use self::map::{Mapping, MappingKind};
 pub use self::superblock::Superblock;

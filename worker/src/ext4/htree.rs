@@ -1,0 +1,231 @@
+//! Hash trees: which leaf of a directory may hold a name.
+//!
+//! What always holds here: the tree has at most three levels over its leaves and goes strictly down; a block of it was
+//! checked before a child is taken from it. Names of equal hash may run over into the leaves behind, so the search goes
+//! on while the tree says that the next leaf begins with the same hash. On the way of a lookup: name → hash → leaf.
+
+use lazaret_policy::corruption::Rule;
+use lazaret_policy::feature::Incompat;
+use zerocopy::FromBytes;
+
+use super::checksum::crc32c;
+use super::dir::{Budget, Role, broken};
+use super::hash::{HashVersion, NameHash};
+use super::inode::Inode;
+use super::record::record_length;
+use super::units::{InodeNumber, LogicalBlock};
+use super::{Block, Filesystem, format};
+use crate::error::Result;
+
+/// What a hash tree says of a name.
+pub(super) enum Answer {
+    /// The inode it stands for.
+    Found(InodeNumber),
+    /// The directory does not have it.
+    Absent,
+    /// Nothing: the tree is sorted by a hash that this reader does not know.
+    Unknown,
+}
+
+/// Looks a name up by its hash: reads one block a level, and more leaves only where hashes collide.
+pub(super) fn lookup(fs: &Filesystem, directory: &Inode, name: &[u8]) -> Result<Answer> {
+    let mut budget = Budget::new();
+    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, &mut budget)?;
+    let info = root.info();
+    let version = info.and_then(|info| HashVersion::of(info.hash_version).filter(|_| info.unused_flags & 1 == 0));
+    let Some(version) = version else { return Ok(Answer::Unknown) };
+    let depth = info.map_or(0, |info| info.indirect_levels);
+    if depth > if fs.superblock().incompat.contains(Incompat::LARGEDIR) { 2 } else { 1 } {
+        return Err(broken(directory, LogicalBlock(0), Rule::HtreeDepth, INDIRECT_LEVELS));
+    }
+    let unsigned = fs.superblock().hash_unsigned;
+    let hash = NameHash { version, unsigned, seed: fs.superblock().hash_seed }.of(name);
+
+    let mut path = Path { fs, directory, depth: depth.into(), levels: vec![root], budget };
+    path.start(hash)?;
+    loop {
+        let leaf = path.child()?;
+        path.budget.spend(fs.superblock().block_size.bytes().into())?;
+        if let Some((bytes, _)) = fs.directory_block(directory, leaf)?
+            && let Some(number) = fs.find(directory, leaf, &bytes, name)?
+        {
+            return Ok(Answer::Found(number));
+        }
+        if !path.advance(hash)? {
+            return Ok(Answer::Absent);
+        }
+    }
+}
+
+/// Where `indirect_levels` lies.
+const INDIRECT_LEVELS: usize = 30;
+
+/// The blocks from the root down to the one above a leaf, each with the child that is being looked at.
+struct Path<'a> {
+    fs: &'a Filesystem,
+    directory: &'a Inode,
+    /// How many levels of nodes lie beneath the root.
+    depth: usize,
+    levels: Vec<Level>,
+    budget: Budget,
+}
+
+impl Path<'_> {
+    /// Goes from the root to the last leaf that begins at or below a hash.
+    fn start(&mut self, hash: u32) -> Result<()> {
+        if let Some(root) = self.levels.last_mut() {
+            root.at = root.covering(hash);
+        }
+        self.descend(|level| level.covering(hash))
+    }
+
+    /// Goes on to the next leaf, if it begins with this hash.
+    fn advance(&mut self, hash: u32) -> Result<bool> {
+        while let Some(level) = self.levels.last_mut() {
+            level.at = level.at.saturating_add(1);
+            match level.entries().get(level.at) {
+                Some(entry) if entry.hash.get() & !1 == hash => {
+                    self.descend(|_| 0)?;
+                    return Ok(true);
+                }
+                Some(_) => return Ok(false),
+                None => self.levels.pop(),
+            };
+        }
+        Ok(false)
+    }
+
+    /// Fills the path up to the level above the leaves; `which` picks the child in each block that comes in.
+    fn descend(&mut self, which: impl Fn(&Level) -> usize) -> Result<()> {
+        while self.levels.len() <= self.depth {
+            let child = self.child()?;
+            let mut level = Level::read(self.fs, self.directory, child, Role::Node, &mut self.budget)?;
+            level.at = which(&level);
+            self.levels.push(level);
+        }
+        Ok(())
+    }
+
+    /// The block that the path leads to.
+    fn child(&self) -> Result<LogicalBlock> {
+        let last = self.levels.last().and_then(|level| Some((level.block, *level.entries().get(level.at)?)));
+        let parent = last.map_or(LogicalBlock(0), |(block, _)| block);
+        // The upper four bits are kept for other uses, and the kernel does not look at them either.
+        let child = last.map_or(0, |(_, entry)| entry.block.get() & 0x0fff_ffff);
+        let inside = u64::from(child) < self.fs.directory_blocks(self.directory);
+        let ancestor = self.levels.iter().any(|level| level.block.0 == child);
+        if inside && !ancestor {
+            Ok(LogicalBlock(child))
+        } else {
+            Err(broken(self.directory, parent, Rule::HtreeBlock, 0))
+        }
+    }
+}
+
+/// A block of a hash tree, a copy that was checked.
+struct Level {
+    bytes: Block,
+    block: LogicalBlock,
+    shape: Shape,
+    /// Which entry leads on.
+    at: usize,
+}
+
+impl Level {
+    fn read(fs: &Filesystem, directory: &Inode, block: LogicalBlock, role: Role, budget: &mut Budget) -> Result<Self> {
+        budget.spend(fs.superblock().block_size.bytes().into())?;
+        let (bytes, found) =
+            fs.directory_block(directory, block)?.ok_or(broken(directory, block, Rule::HtreeBlock, 0))?;
+        if found != role {
+            return Err(broken(directory, block, Rule::HtreeNode, 0));
+        }
+        let shape = Shape::of(fs, &bytes, role).map_err(|rule| broken(directory, block, rule, 0))?;
+        let level = Self { bytes, block, shape, at: 0 };
+        if !level.hashes().is_sorted() {
+            return Err(broken(directory, block, Rule::HtreeOrder, shape.begin));
+        }
+        Ok(level)
+    }
+
+    /// The description of the whole tree, if this is its root.
+    fn info(&self) -> Option<&format::HtreeRoot> {
+        format::HtreeRoot::ref_from_prefix(&self.bytes).ok().map(|(root, _)| root)
+    }
+
+    fn entries(&self) -> &[format::HtreeEntry] {
+        let bytes = self.bytes.get(self.shape.begin..).unwrap_or_default();
+        <[format::HtreeEntry]>::ref_from_prefix_with_elems(bytes, self.shape.count).map_or(&[], |(entries, _)| entries)
+    }
+
+    /// The lowest hash of each child but the first, which takes whatever is lower.
+    fn hashes(&self) -> impl Iterator<Item = u32> {
+        self.entries().iter().skip(1).map(|entry| entry.hash.get() & !1)
+    }
+
+    /// The last child that begins at or below a hash. One that goes on with the hash of the child before it has bit 0
+    /// set, and so begins above it.
+    fn covering(&self, hash: u32) -> usize {
+        let (_, after_first) = self.entries().split_at_checked(1).unwrap_or_default();
+        after_first.partition_point(|entry| entry.hash.get() <= hash)
+    }
+}
+
+/// Where the entries lie in a block of a hash tree.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// The byte at which the first begins.
+    begin: usize,
+    /// How many there are: at least 1.
+    count: usize,
+    /// How many there could be: they fit into the block, with a tail if there is one.
+    limit: usize,
+}
+
+impl Shape {
+    fn of(fs: &Filesystem, bytes: &[u8], role: Role) -> Result<Self, Rule> {
+        let begin = match role {
+            Role::Root => {
+                let (root, _) = format::HtreeRoot::ref_from_prefix(bytes).map_err(|_| Rule::HtreeRoot)?;
+                let length = |record: &format::DirEntry| record_length(record.rec_len.get(), bytes.len());
+                let hidden = length(&root.dot) == 12 && length(&root.dotdot).checked_add(12) == Some(bytes.len());
+                if !hidden || root.reserved_zero.get() != 0 || root.info_length != 8 {
+                    return Err(Rule::HtreeRoot);
+                }
+                size_of::<format::HtreeRoot>()
+            }
+            Role::Node => size_of::<format::DirEntry>(),
+            Role::Leaf => return Err(Rule::HtreeNode),
+        };
+        let tail = if fs.has_directory_tails() { size_of::<format::HtreeTail>() } else { 0 };
+        let room = bytes.len().saturating_sub(begin.saturating_add(tail));
+        let fitting = room.checked_div(size_of::<format::HtreeEntry>()).unwrap_or(0);
+
+        let behind = bytes.get(begin..).unwrap_or_default();
+        let (head, _) = format::HtreeCount::ref_from_prefix(behind).map_err(|_| Rule::HtreeLimit)?;
+        let (limit, count) = (usize::from(head.limit.get()), usize::from(head.count.get()));
+        let sound = limit == fitting && (1..=limit).contains(&count);
+        if sound { Ok(Self { begin, count, limit }) } else { Err(Rule::HtreeLimit) }
+    }
+
+    /// The byte behind so many entries.
+    fn end_of(&self, entries: usize) -> usize {
+        entries.saturating_mul(size_of::<format::HtreeEntry>()).saturating_add(self.begin)
+    }
+}
+
+/// The checksum of a block of a hash tree stands behind the room for its entries, and covers those in use.
+pub(super) fn checksum_matches(
+    fs: &Filesystem,
+    directory: &Inode,
+    block: LogicalBlock,
+    bytes: &[u8],
+    role: Role,
+) -> Result<bool> {
+    let shape = Shape::of(fs, bytes, role).map_err(|rule| broken(directory, block, rule, 0))?;
+    let covered = bytes.get(..shape.end_of(shape.count)).unwrap_or_default();
+    let behind = bytes.get(shape.end_of(shape.limit)..).unwrap_or_default();
+    let Ok((tail, _)) = format::HtreeTail::ref_from_prefix(behind) else { return Ok(false) };
+    let crc = crc32c(directory.checksum_seed, covered);
+    let crc = crc32c(crc32c(crc, &tail.dt_reserved.get().to_le_bytes()), &[0; 4]);
+    Ok(crc == tail.dt_checksum.get())
+}
