@@ -56,7 +56,7 @@ pub fn unmount_now(directory: &Path) -> Result {
 pub struct KernelMount {
     directory: PathBuf,
     mounted: bool,
-    _device: LoopDevice,
+    device: LoopDevice,
 }
 
 impl KernelMount {
@@ -76,12 +76,17 @@ impl KernelMount {
         let device = LoopDevice::attach(image, flags.contains(MountFlags::RDONLY))?;
         mount(device.path(), directory, "ext4", flags, Some(options))
             .map_err(|error| format!("the kernel does not mount {}: {error}", image.display()))?;
-        Ok(Self { directory: directory.to_owned(), mounted: true, _device: device })
+        Ok(Self { directory: directory.to_owned(), mounted: true, device })
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.directory
+    }
+
+    /// The loop device beneath.
+    pub fn device(&self) -> &Path {
+        self.device.path()
     }
 
     /// Unmounts now, and says when that fails.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
@@ -15,21 +16,34 @@ use crate::{Result, leftover};
 /// How long a mount may take to answer on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The broker: in the folder of this build, two above the test's own executable.
+/// Where the copies lie that this run uses.
+static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Copies both programs from this build, the folder above the test's own executable, to a place that every user can
+/// reach. A process of this run is known by that place, and by no other run.
+pub fn install(directory: &Path) -> Result {
+    let own = std::env::current_exe()?;
+    let built = own.parent().and_then(Path::parent).ok_or("a test lies in target/PROFILE/deps")?;
+    std::fs::create_dir_all(directory)?;
+    for name in ["lazaret", "lazaret-worker"].iter().filter(|name| built.join(name).is_file()) {
+        std::fs::copy(built.join(name), directory.join(name))?;
+    }
+    INSTALLED.set(directory.to_owned()).map_err(|_| "installed twice".into())
+}
+
+/// The broker.
 pub fn broker() -> PathBuf {
-    beside("lazaret")
+    program("lazaret")
 }
 
 /// The worker, beside the broker.
 pub fn worker() -> PathBuf {
-    beside("lazaret-worker")
+    program("lazaret-worker")
 }
 
-fn beside(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows its own executable");
-    let folder = own.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
-    let program = folder.join(name);
-    assert!(program.is_file(), "{} is not there: build the workspace with the same profile first", program.display());
+fn program(name: &str) -> PathBuf {
+    let program = INSTALLED.get().expect("a workshop was opened").join(name);
+    assert!(program.is_file(), "{name} was not built: build the workspace with the profile of the tests first");
     program
 }
 

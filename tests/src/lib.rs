@@ -11,6 +11,8 @@
 //! - [`process`], [`leftover`]: what runs, and what must not be left.
 //! - [`object`], [`compare`]: two mounts of one image, compared in everything.
 //! - [`digest`]: the sha256 of a file.
+//! - [`mapped`]: a file read through a mapping.
+//! - [`superblock`]: changes one field of a superblock.
 
 pub mod block;
 pub mod command;
@@ -20,10 +22,12 @@ pub mod fill;
 pub mod lazaret;
 pub mod leftover;
 pub mod many;
+pub mod mapped;
 pub mod object;
 pub mod process;
 pub mod recipe;
 pub mod requirement;
+pub mod superblock;
 pub mod workshop;
 
 /// What a step of a test returns: an error is a sentence a person can act on.

@@ -2,10 +2,12 @@
 //! it fails instead, so that a machine that is meant to run everything cannot pass by running nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::Result;
+use crate::workshop::Workshop;
 
 /// One thing a host may lack.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +49,7 @@ impl Requirement {
     }
 }
 
-/// A test that runs only where `needs` are met.
-pub fn trial(
+fn checked(
     name: impl Into<String>,
     needs: &'static [Requirement],
     test: impl FnOnce() -> Result + Send + 'static,
@@ -64,6 +65,26 @@ pub fn trial(
         }
         Ok(Completion::ignored_with(reason))
     })
+}
+
+/// The whole of a test executable: opens a workshop, runs what `trials` makes of it, and removes it.
+pub fn main(trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
+    let workshop = Workshop::open().expect("a temporary directory");
+    let trials = trials(&workshop);
+    let conclusion = libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials);
+    drop(workshop);
+    conclusion.exit()
+}
+
+/// A test that runs only where `needs` are met, in this workshop.
+pub fn trial(
+    name: impl Into<String>,
+    needs: &'static [Requirement],
+    workshop: &Arc<Workshop>,
+    test: impl FnOnce(&Workshop) -> Result + Send + 'static,
+) -> Trial {
+    let workshop = workshop.clone();
+    checked(name, needs, move || test(&workshop))
 }
 
 /// Where a program lies: in PATH or where root's programs are.

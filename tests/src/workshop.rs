@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::block::KernelMount;
 use crate::recipe::{Recipe, UUID};
-use crate::{Result, command};
+use crate::{Result, command, lazaret};
 
 type Slot = Arc<OnceLock<std::result::Result<PathBuf, String>>>;
 
@@ -20,10 +20,11 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// An empty one, below `TMPDIR`.
+    /// An empty one, below `TMPDIR`, with a copy of the programs under test. One for each process.
     pub fn open() -> Result<Arc<Self>> {
         let directory = tempfile::Builder::new().prefix("lazaret-tests-").tempdir()?;
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        lazaret::install(&directory.path().join("programs"))?;
         Ok(Arc::new(Self { directory, images: Mutex::default() }))
     }
 

@@ -4,13 +4,12 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, fallocate, utimensat};
 
 use lazaret_tests::block::KernelMount;
 use lazaret_tests::compare::{Comparison, Order, compare};
-use lazaret_tests::requirement::{MOUNTS, trial};
+use lazaret_tests::requirement::{self, MOUNTS, trial};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, recipe};
 
@@ -48,18 +47,15 @@ const PLANTS: &[Plant] = &[
 ];
 
 fn main() {
-    let workshop = Workshop::open().expect("a temporary directory");
-    let (first, second) = (workshop.clone(), workshop.clone());
-    let trials = vec![
-        trial("one image mounted twice is the same", MOUNTS, move || nothing_to_find(&first)),
-        trial("what is planted is found", MOUNTS, move || planted(&second)),
-    ];
-    let conclusion = libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials);
-    drop(workshop);
-    conclusion.exit();
+    requirement::main(|workshop| {
+        vec![
+            trial("one image mounted twice is the same", MOUNTS, workshop, nothing_to_find),
+            trial("what is planted is found", MOUNTS, workshop, planted),
+        ]
+    })
 }
 
-fn nothing_to_find(workshop: &Arc<Workshop>) -> Result {
+fn nothing_to_find(workshop: &Workshop) -> Result {
     let (image, place) = (workshop.image(recipe::default())?, workshop.directory("twice")?);
     for order in [Order::LookUpFirst, Order::ListFirst] {
         let found = both(&image, &image, &place, order)?;
@@ -71,7 +67,7 @@ fn nothing_to_find(workshop: &Arc<Workshop>) -> Result {
     Ok(())
 }
 
-fn planted(workshop: &Arc<Workshop>) -> Result {
+fn planted(workshop: &Workshop) -> Result {
     let place = workshop.directory("planted")?;
     let image = workshop.image(recipe::default())?;
     let other = workshop.copy(recipe::default(), &place)?;

@@ -1,29 +1,25 @@
 //! The same image mounted by the kernel and by Lazaret: everything a program can ask must have the same answer, the
 //! image must be untouched, and nothing may be left.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use lazaret_tests::block::KernelMount;
 use lazaret_tests::compare::{Order, compare};
 use lazaret_tests::lazaret::Mount;
 use lazaret_tests::recipe::{RECIPES, Recipe};
-use lazaret_tests::requirement::{MOUNTS, trial};
+use lazaret_tests::requirement::{self, MOUNTS, trial};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, leftover};
 
 fn main() {
-    let workshop = Workshop::open().expect("a temporary directory");
-    let trials = RECIPES.iter().map(|recipe| {
-        let workshop = workshop.clone();
-        trial(recipe.name, MOUNTS, move || same_as_the_kernel(recipe, &workshop))
-    });
-    let conclusion = libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.collect());
-    drop(workshop);
-    conclusion.exit();
+    requirement::main(|workshop| {
+        let each = RECIPES.iter();
+        each.map(|recipe| trial(recipe.name, MOUNTS, workshop, |workshop| same_as_the_kernel(recipe, workshop)))
+            .collect()
+    })
 }
 
-fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Arc<Workshop>) -> Result {
+fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Workshop) -> Result {
     let image = workshop.image(recipe)?;
     let place = workshop.directory(&format!("{}.mounts", recipe.name))?;
     let before = digest::of_file(&image)?;

@@ -1,0 +1,130 @@
+//! `lazaret demo` as root, as another user and without /dev/fuse: it shows what it promises and leaves nothing.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lazaret_tests::command::{Finished, finish};
+use lazaret_tests::requirement::{self, MOUNTS, Requirement, trial};
+use lazaret_tests::workshop::Workshop;
+use lazaret_tests::{Result, digest, lazaret, leftover, recipe};
+
+const UNPRIVILEGED: &[Requirement] =
+    &[Requirement::Root, Requirement::Fuse, Requirement::Tool("fusermount3"), Requirement::Tool("setpriv")];
+
+/// What the proof of confinement must speak of, in small letters.
+const PROOF: &[&str] = &["pid", "uid", "nonewprivs", "seccomp", "cap", "landlock", "namespace"];
+
+fn main() {
+    requirement::main(|workshop| {
+        vec![
+            trial("demo as root", MOUNTS, workshop, as_root),
+            trial("demo of a given image", MOUNTS, workshop, of_an_image),
+            trial("demo as another user", UNPRIVILEGED, workshop, as_another_user),
+            trial("demo without /dev/fuse", MOUNTS, workshop, without_fuse),
+            trial("mount as another user", UNPRIVILEGED, workshop, mount_as_another_user),
+        ]
+    })
+}
+
+fn place(workshop: &Workshop, name: &str) -> Result<PathBuf> {
+    let place = workshop.directory(name)?;
+    chown(&place, Some(65_534), Some(65_534))?;
+    Ok(place)
+}
+
+fn shown(finished: &Finished, words: &[&str]) -> Result {
+    let said = finished.stdout.to_lowercase();
+    let missing: Vec<_> = words.iter().filter(|word| !said.replace([' ', '_'], "").contains(**word)).collect();
+    if finished.code() == Some(0) && missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!("missing: {missing:?}, {:?}\n{}{}", finished.status, finished.stdout, finished.stderr).into())
+}
+
+fn empty(place: &Path) -> Result {
+    let left: Vec<_> = fs::read_dir(place)?.flatten().map(|entry| entry.file_name()).collect();
+    if left.is_empty() {
+        leftover::nothing_of(place)
+    } else {
+        Err(format!("left in {}: {left:?}", place.display()).into())
+    }
+}
+
+fn demo(command: &mut Command, place: &Path) -> Result<Finished> {
+    finish(command.env("TMPDIR", place), Duration::from_secs(60))
+}
+
+fn as_root(workshop: &Workshop) -> Result {
+    let place = place(workshop, "as-root")?;
+    let finished = demo(&mut lazaret::command(["demo"]), &place)?;
+    shown(&finished, PROOF)?;
+    empty(&place)
+}
+
+fn of_an_image(workshop: &Workshop) -> Result {
+    let (place, image) = (place(workshop, "of-an-image")?, workshop.image(recipe::default())?);
+    let before = digest::of_file(&image)?;
+    let finished = demo(&mut lazaret::command(["demo".as_ref(), image.as_os_str()]), &place)?;
+    shown(&finished, PROOF)?;
+    shown(&finished, &["hard-links", "symlinks"])?;
+    assert_eq!(digest::of_file(&image)?, before, "the image was written to");
+    empty(&place)
+}
+
+/// Runs a script in its own mount namespace with a /dev/fuse that all may open, then as nobody.
+fn unprivileged(place: &Path, words: &[&str], more: &[&Path]) -> Command {
+    let script = "set -e; place=$1; shift
+        mount -t tmpfs none \"$place\"/dev
+        mknod -m 666 \"$place\"/dev/fuse c 10 229
+        mount --bind \"$place\"/dev/fuse /dev/fuse
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(place).args(words).args(more);
+    unshare
+}
+
+fn as_another_user(workshop: &Workshop) -> Result {
+    let (place, temporary) = (place(workshop, "as-another-user")?, place(workshop, "as-another-user-tmp")?);
+    fs::create_dir(place.join("dev"))?;
+    let program = lazaret::broker();
+    let finished = demo(&mut unprivileged(&place, &[&program.to_string_lossy(), "demo"], &[]), &temporary)?;
+    shown(&finished, PROOF)?;
+    empty(&temporary)
+}
+
+fn without_fuse(workshop: &Workshop) -> Result {
+    let place = place(workshop, "without-fuse")?;
+    let script = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec \"$@\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(lazaret::broker()).arg("demo");
+    let finished = demo(&mut unshare, &place)?;
+    shown(&finished, PROOF)?;
+    assert!((finished.stdout + &finished.stderr).contains("/dev/fuse"), "it is not said that /dev/fuse is missing");
+    empty(&place)
+}
+
+/// The whole way without root: fusermount3 mounts, the files are read, `lazaret umount` ends it.
+fn mount_as_another_user(workshop: &Workshop) -> Result {
+    let place = place(workshop, "mount-as-another-user")?;
+    let point = place.join("point");
+    fs::create_dir(place.join("dev"))?;
+    fs::create_dir(&point)?;
+    chown(&point, Some(65_534), Some(65_534))?;
+    let image = workshop.image(recipe::default())?;
+    let script = "set -e
+        \"$1\" mount \"$2\" \"$3\"
+        sha256sum < \"$3\"/sizes/65536
+        \"$1\" umount \"$3\"
+        if grep -F \" $3 \" /proc/self/mountinfo; then exit 9; fi";
+    let program = lazaret::broker();
+    let more = [&program, &image, &point].map(PathBuf::as_path);
+    let finished = finish(&mut unprivileged(&place, &["sh", "-c", script, "sh"], &more), Duration::from_secs(60))?;
+    let expected = point.with_file_name("expected");
+    fs::write(&expected, lazaret_tests::fill::noise(65536, 65536))?;
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.stdout.starts_with(&digest::of_file(&expected)?), "{finished:?}");
+    leftover::nothing_of(&place)
+}
