@@ -7,7 +7,7 @@
 use crate::exit::Failure;
 use crate::mount::Mount;
 use crate::signal::{Signals, wait};
-use crate::worker::{Worker, how_it_ended};
+use crate::worker::Worker;
 use rustix::process::Pid;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -28,7 +28,8 @@ pub(crate) fn watch(
         let tick = if mount.connection().waiting().is_some() { silence.tick() } else { None };
         let [ended, signal] = wait([worker.process().as_fd(), signals.as_fd()], tick);
         if ended {
-            return reap(&mut worker, &mut mount);
+            mount.detach();
+            return worker.reap();
         }
         if signal {
             end(&mut worker, &mut mount);
@@ -43,17 +44,6 @@ pub(crate) fn watch(
     }
 }
 
-/// The worker has ended by itself.
-fn reap(worker: &mut Worker<'_>, mount: &mut Mount) -> Result<(), Failure> {
-    let status = worker.process().reap();
-    mount.detach();
-    match status {
-        Some(status) if status.exit_status() == Some(lazaret_policy::exit::DONE) => Ok(()),
-        Some(status) => Err(Failure::mount(format!("the worker ended {}", how_it_ended(&status)))),
-        None => Err(Failure::mount("the worker has ended")),
-    }
-}
-
 /// Takes the mount away and ends the worker: by itself if it can, by force if files on the mount are still open.
 fn end(worker: &mut Worker<'_>, mount: &mut Mount) {
     mount.detach();
@@ -62,7 +52,7 @@ fn end(worker: &mut Worker<'_>, mount: &mut Mount) {
         mount.connection().abort();
         worker.process().kill();
     }
-    worker.process().reap();
+    let _ = worker.reap();
 }
 
 /// How long requests have waited while the worker did nothing.

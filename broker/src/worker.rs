@@ -43,7 +43,7 @@ impl<'a> Worker<'a> {
         drop(theirs);
         let report = receive(&channel, &mut process, signals, START)?;
         let Report::Confined(layers) = report else { return Err(refused_or_unexpected(&report)) };
-        let proof = look(&process, Stage::Confined, layers, &quarters, options.confine)?;
+        let proof = look(&mut process, Stage::Confined, layers, &quarters, options.confine)?;
         let missing = proof.missing(&quarters);
         if !missing.is_empty() {
             say(&format!("this host confines the worker without: {}", missing.join(", ")));
@@ -72,7 +72,7 @@ impl<'a> Worker<'a> {
             other => return Err(refused_or_unexpected(&other).about(source.path())),
         };
         let stage = Stage::Ready(self.purpose);
-        self.proof = look(&self.process, stage, self.proof.layers, &self.quarters, self.options.confine)?;
+        self.proof = look(&mut self.process, stage, self.proof.layers, &self.quarters, self.options.confine)?;
         Ok(summary)
     }
 
@@ -85,6 +85,19 @@ impl<'a> Worker<'a> {
     /// What was seen of it.
     pub(crate) fn proof(&self) -> &Proof {
         &self.proof
+    }
+
+    /// Waits for its end, and says how it ended where that is not as it should.
+    pub(crate) fn reap(&mut self) -> Result<(), Failure> {
+        let status = self.process.reap();
+        if status.as_ref().and_then(WaitIdStatus::exit_status) == Some(exit::DONE) {
+            return Ok(());
+        }
+        // A bug of its own is the last thing it said.
+        match self.channel.receive_within::<Report>(Duration::ZERO) {
+            Ok((Report::Panicked { line, column }, _)) => Err(panicked(line, column)),
+            _ => Err(Failure::mount(format!("the worker ended {}", how_it_ended(status.as_ref())))),
+        }
     }
 
     /// The process.
@@ -139,17 +152,20 @@ fn receive<M: Message>(
 }
 
 fn look(
-    process: &Process,
+    process: &mut Process,
     stage: Stage,
     layers: Layers,
     quarters: &Quarters,
     strictness: Strictness,
 ) -> Result<Proof, Failure> {
-    let proof = attest::look(process.pid(), stage, layers)?;
-    proof
-        .check(quarters, strictness)
-        .map_err(|wrong| Failure::system(format!("the worker is not confined and gets nothing: {wrong}")))?;
-    Ok(proof)
+    let seen = attest::look(process.pid(), stage, layers).and_then(|proof| {
+        let checked = proof.check(quarters, strictness);
+        let unfit = |wrong| Failure::system(format!("the worker is not confined and gets nothing: {wrong}"));
+        checked.map_err(unfit).map(|()| proof)
+    });
+    // What is seen of a process that has ended says nothing but that.
+    let [over] = wait([process.as_fd()], Some(Duration::ZERO));
+    if over { Err(ended(process)) } else { seen }
 }
 
 fn refused_or_unexpected(report: &Report) -> Failure {
@@ -170,14 +186,14 @@ fn ended(process: &mut Process) -> Failure {
     if !ended {
         process.kill();
     }
-    let how = process.reap().map_or_else(|| "for an unknown reason".to_owned(), |status| how_it_ended(&status));
-    Failure::mount(format!("the worker ended {how}"))
+    Failure::mount(format!("the worker ended {}", how_it_ended(process.reap().as_ref())))
 }
 
 /// The end of a worker in words.
-pub(crate) fn how_it_ended(status: &WaitIdStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(exit::DONE), _) => "by itself".to_owned(),
+fn how_it_ended(status: Option<&WaitIdStatus>) -> String {
+    let code = status.and_then(WaitIdStatus::exit_status);
+    match (code, status.and_then(WaitIdStatus::terminating_signal)) {
+        (Some(exit::DONE), _) => "before it was told to".to_owned(),
         (Some(exit::PANIC), _) => "by a bug of its own".to_owned(),
         (Some(exit::BUS), _) => "because a part of the device was gone".to_owned(),
         (Some(exit::CHANNEL), _) => "because it did not understand the broker".to_owned(),
