@@ -189,3 +189,16 @@ fn is_power(number: u32, base: u32) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_powers_are_found_and_nothing_else() {
+        let powers: Vec<u32> = (0..2500).filter(|&number| is_power(number, 3) || is_power(number, 7)).collect();
+        assert_eq!(powers, [3, 7, 9, 27, 49, 81, 243, 343, 729, 2187, 2401]);
+        assert!(is_power(3_486_784_401, 3));
+        assert!(!is_power(u32::MAX, 3) && !is_power(0, 5) && !is_power(1, 5));
+    }
+}

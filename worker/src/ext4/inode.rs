@@ -124,7 +124,12 @@ impl Filesystem {
         if reserved {
             return Err(Error::corrupt(Rule::InodeNumber, Place::Inode(number.value())));
         }
-        self.any_inode(number)
+        let inode = self.any_inode(number)?;
+        // The value of an extended attribute is no file, and no directory names it.
+        if inode.flags.contains(InodeFlags::EA_INODE) {
+            return Err(Error::corrupt(Rule::InodeFlags, Place::Inode(number.value())));
+        }
+        Ok(inode)
     }
 
     /// As [`Self::inode`], but also one of the file system's own: the journal, a quota file.
@@ -356,4 +361,58 @@ fn rdev(raw: &format::Inode, kind: FileKind) -> u32 {
     let words = raw.i_block.first_chunk::<8>().filter(|_| device);
     let Some(&[a, b, c, d, e, f, g, h]) = words else { return 0 };
     if [a, b, c, d] != [0; 4] { u16::from_le_bytes([a, b]).into() } else { u32::from_le_bytes([e, f, g, h]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_signed_and_counted_on_by_the_lowest_bits_of_the_second_word() {
+        let time = |seconds, extra| Timestamp::of(seconds, extra);
+        assert_eq!(time(0xffff_ffff, None), Timestamp { seconds: -1, nanoseconds: 0 });
+        assert_eq!(time(0x8000_0000, Some(0)).seconds, -0x8000_0000);
+        // The table in the format's documentation, by its ends.
+        assert_eq!(time(0x7fff_ffff, Some(0)).seconds, 0x7fff_ffff);
+        assert_eq!(time(0x8000_0000, Some(1)).seconds, 0x8000_0000);
+        assert_eq!(time(0x7fff_ffff, Some(3)).seconds, 0x3_7fff_ffff);
+        assert_eq!(time(5, Some(123_456_789 << 2 | 2)), Timestamp { seconds: (2 << 32) + 5, nanoseconds: 123_456_789 });
+        assert_eq!(time(0, Some(!3)).nanoseconds, 999_999_999);
+    }
+
+    #[test]
+    fn the_number_of_a_device_stands_in_one_of_two_words() {
+        let mut raw = format::Inode::new_zeroed();
+        raw.i_block[..2].copy_from_slice(&[3, 1]);
+        assert_eq!(rdev(&raw, FileKind::CharacterDevice), 0x103);
+        assert_eq!(rdev(&raw, FileKind::Regular), 0);
+        // Major 300, minor 70000.
+        let wide = 70000 & 0xff | 300 << 8 | (70000 & !0xff) << 12;
+        raw.i_block = [0; 60];
+        raw.i_block[4..8].copy_from_slice(&u32::to_le_bytes(wide));
+        assert_eq!(rdev(&raw, FileKind::BlockDevice), wide);
+    }
+
+    #[test]
+    fn the_tail_ends_within_the_inode_on_a_word() {
+        assert!(Tail::check(&[0; 128], 0xffff).is_some_and(|tail| !tail.covers(129)));
+        assert!(Tail::check(&[0; 256], 128).is_some_and(|tail| tail.covers(256)));
+        assert!(Tail::check(&[0; 256], 132).is_none());
+        assert!(Tail::check(&[0; 256], 30).is_none());
+        assert!(
+            Tail::check(&[0; 256], 8).is_some_and(|tail| tail.word(0x84, 1) == Some(1) && tail.word(0x88, 1).is_none())
+        );
+    }
+
+    #[test]
+    fn a_type_and_its_bits_are_the_same() {
+        for bits in 0..16 {
+            let mode = bits << 12 | 0o644;
+            if let Some(kind) = FileKind::of(mode) {
+                assert_eq!(kind.bits() | 0o644, mode);
+            }
+        }
+        assert_eq!(FileKind::of(0o644), None);
+        assert_eq!(FileKind::of(0o150644), None);
+    }
 }

@@ -171,3 +171,53 @@ impl Ranges {
         last.is_some_and(|own| own.end > range.start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(added: &[(u64, u64)]) -> Ranges {
+        let mut ranges = Ranges::default();
+        for &(start, count) in added {
+            ranges.add(start, count, 1000);
+        }
+        ranges.sort();
+        ranges
+    }
+
+    #[test]
+    fn what_touches_becomes_one_range() {
+        // Three rows side by side, as with flex_bg.
+        let rows = ranges(&[(10, 1), (20, 1), (30, 5), (11, 1), (21, 1), (35, 5), (12, 1), (22, 1), (40, 5)]);
+        let expected = [(10, 13), (20, 23), (30, 45)].map(|(start, end)| Range { start, end });
+        assert_eq!(rows.0, expected);
+        assert_eq!(ranges(&[(50, 10), (10, 45), (12, 3)]).0, [Range { start: 10, end: 60 }]);
+    }
+
+    #[test]
+    fn what_lies_outside_is_cut_off() {
+        assert_eq!(ranges(&[(990, 20), (2000, 5), (u64::MAX, 5), (7, 0)]).0, [Range { start: 990, end: 1000 }]);
+    }
+
+    #[test]
+    fn a_range_is_found_by_its_first_and_its_last_block() {
+        let zone = SystemZone {
+            blocks: 1000,
+            first: 0,
+            fixed: ranges(&[(10, 5), (100, 1)]),
+            journal: ranges(&[(200, 10)]),
+            journal_inode: InodeNumber::new(8),
+        };
+        let check = |inode, start, count| zone.check(InodeNumber::new(inode).unwrap(), BlockNumber(start), count);
+        assert_eq!(check(12, 15, 85), Ok(()));
+        for (start, count) in [(9, 2), (10, 1), (14, 1), (14, 9), (5, 20), (50, 51), (100, 1), (209, 1), (195, 6)] {
+            assert_eq!(check(12, start, count), Err(Rule::BlockNotSystem), "{start} {count}");
+        }
+        assert_eq!(check(8, 200, 10), Ok(()));
+        assert_eq!(check(8, 10, 1), Err(Rule::BlockNotSystem));
+        assert_eq!(check(12, 999, 1), Ok(()));
+        for (start, count) in [(0, 1), (999, 2), (1000, 1), (u64::MAX, 1), (1, u64::MAX)] {
+            assert_eq!(check(12, start, count), Err(Rule::BlockInFileSystem), "{start} {count}");
+        }
+    }
+}
