@@ -2,9 +2,11 @@
 //!
 //! - [`device`]: the medium. Copies bytes out, checks every range; a bad sector is an error and not a signal.
 //! - [`ext4`]: an ext2, ext3 or ext4 file system on a device. Knows nothing of FUSE.
-//! - `fuse`: the talk with the kernel. Knows the file system only through [`ext4::Filesystem`].
-//! - `tool`: the same file system, answered over the channel for those who look without mounting.
+//! - [`fuse`]: the talk with the kernel. Knows the file system only through [`ext4::Filesystem`].
+//! - [`tool`]: the same file system, answered over the channel for those who look without mounting.
 
 pub mod device;
 pub mod error;
 pub mod ext4;
+pub mod fuse;
+pub mod tool;

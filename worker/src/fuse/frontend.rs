@@ -1,0 +1,330 @@
+//! One short method a request. It decides nothing: it asks the file system and puts the answer into FUSE's words.
+//!
+//! What holds here: the node id is the inode number (1 stands for the root, 2), so there is no table of nodes and
+//! `forget` has nothing to do; file data in one piece goes from the mapping to /dev/fuse; every error number comes
+//! from the one table in `error.rs`.
+
+use super::attr::{Owner, file_type, unreadable};
+use crate::error::{Error, Result};
+use crate::ext4::dir::DirEntry;
+use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, Request,
+};
+use lazaret_policy::message::{Special, Start};
+use std::ffi::OsStr;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How long the kernel may keep what it was told: nobody else changes a read-only mount. A year.
+const KEEP: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Not at all: for what could not be read, so that the next request gets the error.
+const FORGET: Duration = Duration::ZERO;
+
+/// Runs of a file that one lseek looks at. A file of 4 GiB in single blocks of 4 KiB has as many.
+const RUNS: u32 = 1 << 20;
+
+/// Answers the kernel's requests from a file system.
+pub struct Frontend {
+    filesystem: Arc<OnceLock<Filesystem>>,
+    owner: Owner,
+    special: Special,
+}
+
+/// Gives a [`Frontend`] its file system once that is open.
+pub struct Opener(Arc<OnceLock<Filesystem>>);
+
+impl Opener {
+    /// From now on requests are answered; those that came before have waited.
+    pub fn open(self, filesystem: Filesystem) {
+        let first = self.0.set(filesystem).is_ok();
+        debug_assert!(first, "an opener is used up by opening");
+    }
+}
+
+impl Frontend {
+    pub(super) fn new(start: &Start) -> (Self, Opener) {
+        let filesystem = Arc::new(OnceLock::new());
+        let opener = Opener(Arc::clone(&filesystem));
+        (Self { filesystem, owner: Owner::of(start), special: start.special }, opener)
+    }
+
+    fn filesystem(&self) -> &Filesystem {
+        self.filesystem.wait()
+    }
+
+    fn inode(&self, node: INodeNo) -> Result<Inode> {
+        let number = if node == INodeNo::ROOT {
+            Some(InodeNumber::ROOT)
+        } else {
+            u32::try_from(node.0).ok().and_then(InodeNumber::new)
+        };
+        let inode = self.filesystem().inode(number.ok_or(Error::NotFound)?)?;
+        if self.is_hidden(Some(inode.kind)) { Err(Error::NotFound) } else { Ok(inode) }
+    }
+
+    fn is_hidden(&self, kind: Option<FileKind>) -> bool {
+        let special =
+            matches!(kind, Some(FileKind::CharacterDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket));
+        special && self.special == Special::Hide
+    }
+
+    fn attributes(&self, inode: &Inode) -> FileAttr {
+        self.owner.attributes(inode, self.filesystem().superblock().block_size.bytes())
+    }
+
+    /// The inode that a name leads to; `None` where there is no such name.
+    fn find(&self, parent: INodeNo, name: &OsStr) -> Result<Option<Inode>> {
+        let directory = self.inode(parent)?;
+        match self.filesystem().lookup(&directory, name.as_bytes())? {
+            Some(number) => {
+                Ok(Some(self.filesystem().inode(number)?).filter(|inode| !self.is_hidden(Some(inode.kind))))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The kind that a directory's entry claims, or where it claims none, the inode's.
+    fn kind_of(&self, entry: &DirEntry<'_>) -> Option<FileKind> {
+        entry.kind.or_else(|| Some(self.filesystem().inode(entry.inode).ok()?.kind))
+    }
+
+    fn list(&self, node: INodeNo, cookie: u64, reply: &mut ReplyDirectory) -> Result<()> {
+        let directory = self.inode(node)?;
+        let mut listed = false;
+        let result = self.filesystem().read_dir(&directory, cookie, &mut |entry| {
+            let kind = self.kind_of(&entry);
+            if self.is_hidden(kind) {
+                return ControlFlow::Continue(());
+            }
+            let number = INodeNo(u64::from(entry.inode.value()));
+            let file_type = kind.map_or(FileType::RegularFile, file_type);
+            listed = true;
+            full(reply.add(number, entry.cookie, file_type, OsStr::from_bytes(entry.name)))
+        });
+        damage_is_last(listed, result)
+    }
+
+    fn list_with_attributes(&self, node: INodeNo, cookie: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
+        let directory = self.inode(node)?;
+        let mut listed = false;
+        let result = self.filesystem().read_dir(&directory, cookie, &mut |entry| {
+            let (attributes, keep) = match self.filesystem().inode(entry.inode) {
+                Ok(inode) if self.is_hidden(Some(inode.kind)) => return ControlFlow::Continue(()),
+                Ok(inode) => (self.attributes(&inode), KEEP),
+                Err(_) => (unreadable(entry.inode.value(), entry.kind), FORGET),
+            };
+            let name = OsStr::from_bytes(entry.name);
+            listed = true;
+            full(reply.add(attributes.ino, entry.cookie, name, &keep, &attributes, Generation(0)))
+        });
+        damage_is_last(listed, result)
+    }
+
+    /// Where the next data or hole begins, at or after `offset`: lseek(2)'s SEEK_DATA and SEEK_HOLE.
+    fn seek(&self, node: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {
+        let inode = self.inode(node).map_err(|error| errno(&error))?;
+        let mut offset = u64::try_from(offset).ok().filter(|&start| start < inode.size).ok_or(Errno::ENXIO)?;
+        let mut budget = RUNS;
+        let wants_data = match whence {
+            libc::SEEK_DATA => true,
+            libc::SEEK_HOLE => false,
+            _ => return Err(Errno::EINVAL),
+        };
+        while offset < inode.size {
+            let mapping = self
+                .filesystem()
+                .map(&inode, FileOffset(offset), inode.size - offset)
+                .map_err(|error| errno(&error))?;
+            let is_data = matches!(mapping.kind, MappingKind::Data(_) | MappingKind::Inline);
+            if is_data == wants_data {
+                return i64::try_from(offset).map_err(|_| Errno::EOVERFLOW);
+            }
+            offset = offset.saturating_add(mapping.length.max(1));
+            budget = budget.checked_sub(1).ok_or_else(|| errno(&Error::Budget))?;
+        }
+        if wants_data { Err(Errno::ENXIO) } else { i64::try_from(inode.size).map_err(|_| Errno::EOVERFLOW) }
+    }
+}
+
+/// Bytes of a file. One piece of data is lent to the reply where it lies; anything else is put together first.
+fn send(filesystem: &Filesystem, inode: &Inode, offset: u64, size: u32, reply: ReplyData) {
+    if inode.kind != FileKind::Regular {
+        return reply.error(errno(&Error::Invalid));
+    }
+    let length = u64::from(size).min(inode.size.saturating_sub(offset));
+    if length == 0 {
+        return reply.data(&[]);
+    }
+    match filesystem.map(inode, FileOffset(offset), length) {
+        Ok(mapping) if mapping.length == length => match mapping.kind {
+            MappingKind::Data(place) => lend(filesystem, place.0, length, reply),
+            _ => assemble(filesystem, inode, offset, length, reply),
+        },
+        Ok(_) => assemble(filesystem, inode, offset, length, reply),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn lend(filesystem: &Filesystem, place: u64, length: u64, reply: ReplyData) {
+    let mut waiting = Some(reply);
+    let lent = filesystem.device().lend(place, length, |bytes| {
+        if let Some(reply) = waiting.take() {
+            reply.data(bytes);
+        }
+    });
+    if let (Err(error), Some(reply)) = (lent, waiting) {
+        reply.error(errno(&error));
+    }
+}
+
+fn assemble(filesystem: &Filesystem, inode: &Inode, offset: u64, length: u64, reply: ReplyData) {
+    let mut bytes = Vec::new();
+    let Some(length) = usize::try_from(length).ok().filter(|&length| bytes.try_reserve_exact(length).is_ok()) else {
+        return reply.error(errno(&Error::OutOfMemory));
+    };
+    bytes.resize(length, 0);
+    match filesystem.read(inode, offset, &mut bytes) {
+        Ok(count) => reply.data(bytes.get(..count).unwrap_or_default()),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// Entries before a damaged block are told first; whoever goes on from there gets the error.
+fn damage_is_last(listed: bool, result: Result<()>) -> Result<()> {
+    if listed { Ok(()) } else { result }
+}
+
+fn full(full: bool) -> ControlFlow<()> {
+    if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+fn errno(error: &Error) -> Errno {
+    Errno::from_i32(rustix::io::Errno::from(error).raw_os_error())
+}
+
+/// Says EROFS to a request that would change the file system. The kernel stops nearly all of them at the mount's
+/// read-only flag; this answers what a remount would let through.
+macro_rules! refuse_to_write {
+    ($($method:ident($($argument:ty),*) -> $reply:ty;)*) => {
+        $(#[allow(unused_variables, clippy::too_many_arguments)]
+        fn $method(&self, _: &Request, $(_: $argument,)* reply: $reply) {
+            reply.error(Errno::EROFS);
+        })*
+    };
+}
+
+impl fuser::Filesystem for Frontend {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        super::configure(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.find(parent, name) {
+            Ok(Some(inode)) => reply.entry(&KEEP, &self.attributes(&inode), Generation(0)),
+            // Node 0: there is no such name, and the kernel may remember that.
+            Ok(None) => reply.entry(&KEEP, &unreadable(0, None), Generation(0)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.inode(node) {
+            Ok(inode) => reply.attr(&KEEP, &self.attributes(&inode)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+        match self.inode(node).and_then(|inode| self.filesystem().read_link(&inode)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.inode(node) {
+            Ok(inode) => send(self.filesystem(), &inode, offset, size, reply),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdir(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        match self.list(node, offset, &mut reply) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdirplus(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        match self.list_with_attributes(node, offset, &mut reply) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        match self.seek(node, offset, whence) {
+            Ok(found) => reply.offset(found),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let s = self.filesystem().statfs();
+        reply.statfs(
+            s.blocks,
+            s.free,
+            s.available,
+            s.files,
+            s.free_files,
+            s.block_size,
+            s.name_length,
+            s.fragment_size,
+        );
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    refuse_to_write! {
+        mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
+        mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
+        unlink(INodeNo, &OsStr) -> ReplyEmpty;
+        rmdir(INodeNo, &OsStr) -> ReplyEmpty;
+        symlink(INodeNo, &OsStr, &std::path::Path) -> ReplyEntry;
+        rename(INodeNo, &OsStr, INodeNo, &OsStr, fuser::RenameFlags) -> ReplyEmpty;
+        link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
+        write(INodeNo, FileHandle, u64, &[u8], fuser::WriteFlags, OpenFlags, Option<LockOwner>) -> fuser::ReplyWrite;
+        setxattr(INodeNo, &OsStr, &[u8], i32, u32) -> ReplyEmpty;
+        removexattr(INodeNo, &OsStr) -> ReplyEmpty;
+        create(INodeNo, &OsStr, u32, u32, i32) -> fuser::ReplyCreate;
+        fallocate(INodeNo, FileHandle, u64, u64, i32) -> ReplyEmpty;
+        copy_file_range(INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, fuser::CopyFileRangeFlags) -> fuser::ReplyWrite;
+        setattr(INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<fuser::TimeOrNow>,
+            Option<fuser::TimeOrNow>, Option<std::time::SystemTime>, Option<FileHandle>,
+            Option<std::time::SystemTime>, Option<std::time::SystemTime>, Option<std::time::SystemTime>,
+            Option<fuser::BsdFileFlags>) -> ReplyAttr;
+    }
+}

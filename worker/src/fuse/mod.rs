@@ -1,0 +1,47 @@
+//! The talk with the kernel: FUSE_INIT while the worker can still be trusted, then requests until the unmount.
+//!
+//! The session is fuser's. What holds here: FUSE_INIT is answered before the device is there, so the features of the
+//! connection were chosen by code that no image has touched, and the kernel refuses a second answer.
+
+mod attr;
+mod frontend;
+
+pub use frontend::{Frontend, Opener};
+
+use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
+use lazaret_policy::message::Start;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Bytes a request carries at most: what one read may ask for. The kernel allows 256 pages unless told otherwise.
+const REQUEST: u32 = 1 << 20;
+
+/// What is asked of the kernel beyond fuser's own choice, where the kernel has it. Nothing that lets the server move
+/// pages, reach other files or answer for other mounts: no splice, passthrough, io_uring, submounts, exports.
+const WANTED: [InitFlags; 4] = [
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_MAX_PAGES,
+];
+
+/// Answers FUSE_INIT on this /dev/fuse. The session takes its first request when it is spawned; the file system that
+/// it serves is given to the opener.
+pub fn handshake(fuse: OwnedFd, start: &Start) -> io::Result<(Session<Frontend>, Opener)> {
+    let (frontend, opener) = Frontend::new(start);
+    let mut config = Config::default();
+    config.n_threads = Some(usize::from(start.threads));
+    let session = Session::from_fd(frontend, fuse, SessionACL::All, config)?;
+    Ok((session, opener))
+}
+
+/// The connection's features and sizes.
+fn configure(config: &mut KernelConfig) {
+    for flag in WANTED {
+        // A kernel that lacks one does without.
+        let _ = config.add_capabilities(flag);
+    }
+    let _ = config.set_max_write(REQUEST);
+    // More requests in flight than threads lets the kernel read ahead while we answer.
+    let _ = config.set_max_background(64);
+}
