@@ -108,6 +108,7 @@ pub const STARTING: &[Row] = &[
     row!(SYS_exit_group, ALWAYS, Allow, "end"),
     row!(SYS_futex, &[OneOf(1, FUTEX_CALLS)], Allow, "wait for another thread"),
     row!(SYS_geteuid, ALWAYS, Allow, "fuser asks whose session it is"),
+    row!(SYS_gettid, ALWAYS, Allow, "std asks for a thread's number"),
     row!(SYS_madvise, &[Is(2, MADV_DONTNEED as u64)], Allow, "give back a stack's unused pages"),
     row!(SYS_mmap, &[Lacks(2, EXECUTABLE)], Allow, "map the device, the heap, the stacks of threads"),
     row!(SYS_mprotect, &[Lacks(2, EXECUTABLE)], Allow, "guard pages of stacks"),
