@@ -4,6 +4,7 @@ mod demo;
 mod mount;
 mod umount;
 
+use crate::escape::escaped;
 use crate::exit::Failure;
 use clap::{ColorChoice, Parser, Subcommand};
 
@@ -31,10 +32,7 @@ enum Command {
 pub(crate) fn run() -> Result<(), Failure> {
     let line = match Line::try_parse() {
         Ok(line) => line,
-        Err(error) if error.use_stderr() => {
-            let _ = error.print();
-            return Err(Failure::said(crate::exit::Code::Usage as u8));
-        }
+        Err(error) if error.use_stderr() => return Err(Failure::usage(reason(&error.render().to_string()))),
         // --help and --version.
         Err(text) => {
             let _ = text.print();
@@ -48,10 +46,25 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
 }
 
+/// The first paragraph of what clap says, as one line. It repeats words of the command line, so it is escaped.
+fn reason(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    format!("{}; see --help", escaped(line.strip_prefix("error: ").unwrap_or(&line)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_escaped_line() {
+        let told = |line: &[&str]| reason(&Line::try_parse_from(line).err().unwrap().render().to_string());
+        assert_eq!(told(&["lazaret", "a\u{202e}b"]), "unrecognized subcommand 'a\\u{202e}b'; see --help");
+        let missing = "the following required arguments were not provided: <SOURCE> <MOUNTPOINT>; see --help";
+        assert_eq!(told(&["lazaret", "mount"]), missing);
+    }
 
     #[test]
     fn the_command_line_is_sound() {
