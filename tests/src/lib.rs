@@ -13,6 +13,7 @@
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
+//! - [`source`]: the source of the workspace, for rules that it must keep.
 
 pub mod block;
 pub mod command;
@@ -27,6 +28,7 @@ pub mod object;
 pub mod process;
 pub mod recipe;
 pub mod requirement;
+pub mod source;
 pub mod superblock;
 pub mod workshop;
 
