@@ -24,7 +24,11 @@ impl Source {
 
     /// The code up to the tests at the foot.
     pub fn code_before_tests(&self) -> &str {
-        self.code.split("#[cfg(test)]\nmod ").next().unwrap_or_default()
+        let is_tests = |at: &usize| {
+            self.code[*at..].lines().nth(1).is_some_and(|line| line.contains("mod ") && line.ends_with('{'))
+        };
+        let tests = self.code.match_indices("#[cfg(test)]\n").map(|(at, _)| at).find(is_tests);
+        &self.code[..tests.unwrap_or(self.code.len())]
     }
 
     /// Lines that hold code, up to the tests at the foot.

@@ -112,7 +112,7 @@ fn depends_downwards(file: &Source) -> Option<String> {
 
 fn stays_in_its_room(file: &Source) -> Option<String> {
     room(&file.path)?;
-    file.code_before_tests().contains("super::super").then(|| "climbs by `super::super`".to_owned())
+    file.code_before_tests().contains("super::super::").then(|| "climbs by `super::super`".to_owned())
 }
 
 fn uses_its_libraries(file: &Source) -> Option<String> {
