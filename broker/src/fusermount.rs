@@ -3,6 +3,7 @@
 //! What holds here: it mounts at once, so whoever enters the mountpoint before the worker is ready waits; every path
 //! that goes into its option string is escaped.
 
+use crate::escape::escaped;
 use crate::exit::{Failure, words};
 use crate::mountinfo;
 use crate::options::Options;
@@ -41,13 +42,14 @@ pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Resu
         .arg(mountpoint)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn();
     drop(theirs);
-    let mut child = child.map_err(|error| Failure::system(words(error)).about(program))?;
+    let child = child.map_err(|error| Failure::system(words(error)).about(program))?;
     let fuse = receive_fd(&ours);
-    let status = child.wait().map_err(|error| Failure::system(words(error)).about(program))?;
-    let Some(fuse) = fuse.filter(|_| status.success()) else {
-        return Err(Failure::system("fusermount3 refused the mount").about(mountpoint));
+    let output = child.wait_with_output().map_err(|error| Failure::system(words(error)).about(program))?;
+    let Some(fuse) = fuse.filter(|_| output.status.success()) else {
+        return Err(refusal(&String::from_utf8_lossy(&output.stderr)).about(mountpoint));
     };
     match mountinfo::at(mountpoint) {
         Ok(Some(line)) if line.is_lazaret() => Ok((fuse, line.id, line.minor)),
@@ -67,6 +69,15 @@ pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<ExitStatus, Failu
         command.arg("-z").stderr(Stdio::null());
     }
     command.arg("--").arg(mountpoint).status().map_err(|error| Failure::system(words(error)).about(program))
+}
+
+/// What fusermount3 said, as one line of ours. The host is to blame where FUSE or the mount itself is not permitted.
+fn refusal(said: &str) -> Failure {
+    let line = said.lines().next().unwrap_or("refused");
+    let reason = format!("fusermount3: {}", escaped(line.rsplit_once("fusermount3: ").map_or(line, |(_, rest)| rest)));
+    let host =
+        ["failed to open", "mount failed: Operation not permitted", "mount failed: No such device", "not allowed"];
+    if host.iter().any(|words| line.contains(words)) { Failure::system(reason) } else { Failure::mount(reason) }
 }
 
 fn program() -> Result<&'static str, Failure> {
@@ -113,6 +124,13 @@ mod tests {
 
     fn text(source: &str, options: &Options) -> String {
         option_string(Path::new(source), options).into_string().unwrap()
+    }
+
+    #[test]
+    fn what_fusermount_says_is_told_in_one_line() {
+        let failure = refusal("/usr/bin/fusermount3: user has no write access to mountpoint /m\nmore\n");
+        assert_eq!(failure.to_string(), "fusermount3: user has no write access to mountpoint /m");
+        assert_eq!(refusal("").to_string(), "fusermount3: refused");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use crate::escape::escaped;
 use lazaret_policy::message::Purpose;
 use lazaret_policy::seccomp::{ANSWERING, Answer, Row, SERVING};
 use std::fmt;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 /// Column where values begin.
 const WIDTH: usize = 18;
@@ -37,11 +39,18 @@ impl fmt::Display for Proof {
         };
         row("root directory", root)?;
         let fds = self.fds.as_ref().map(|fds| {
-            let shown: Vec<String> = fds.iter().map(|(fd, link)| format!("{fd} {}", escaped(link))).collect();
+            let shown: Vec<String> = fds.iter().map(fd_words).collect();
             shown.join(", ")
         });
         row("open fds", fds.unwrap_or_else(|| UNREADABLE.to_owned()))?;
         row("system calls", self.calls())
+    }
+}
+
+fn fd_words((fd, link): (&RawFd, &Option<PathBuf>)) -> String {
+    match link {
+        Some(link) => format!("{fd} {}", escaped(link)),
+        None => format!("{fd} (where it leads is {UNREADABLE})"),
     }
 }
 
