@@ -94,7 +94,7 @@ impl Filesystem {
             at = FileOffset(begin.saturating_add(size.bytes().into()));
             match self.directory_block(directory, block) {
                 Ok(Some((bytes, _))) => {
-                    for record in Records::of(&bytes, self.superblock()) {
+                    for record in Records::of(&bytes, self.superblock().inodes) {
                         let record = match record {
                             Ok(record) => record,
                             Err((rule, offset)) => {
@@ -161,7 +161,7 @@ impl Filesystem {
         bytes: &[u8],
         name: &[u8],
     ) -> Result<Option<InodeNumber>> {
-        for record in Records::of(bytes, self.superblock()) {
+        for record in Records::of(bytes, self.superblock().inodes) {
             let record = record.map_err(|(rule, offset)| broken(directory, block, rule, offset))?;
             if record.name == name && record.inode.is_some() {
                 return Ok(record.inode);
@@ -172,6 +172,9 @@ impl Filesystem {
 
     /// A block of a directory that matches its checksum, and what it is; none where there is a hole.
     pub(super) fn directory_block(&self, directory: &Inode, block: LogicalBlock) -> Result<Option<(Block, Role)>> {
+        if directory.flags.contains(InodeFlags::INLINE_DATA) {
+            return Ok(self.inline_directory_block(directory, block)?.map(|bytes| (bytes, Role::Leaf)));
+        }
         let Some(bytes) = self.read_block(directory, block)? else { return Ok(None) };
         let hidden = || format::DirEntry::ref_from_prefix(&bytes).is_ok_and(|(first, _)| fills(first, &bytes));
         let role = match block {
@@ -192,13 +195,16 @@ impl Filesystem {
 
     /// How many blocks a directory has, the last one perhaps in part.
     pub(super) fn directory_blocks(&self, directory: &Inode) -> u64 {
+        if directory.flags.contains(InodeFlags::INLINE_DATA) {
+            return Self::INLINE_DIRECTORY_BLOCKS.into();
+        }
         self.superblock().block_size.blocks_for(directory.size)
     }
 
     /// The block that a position lies in, and where it begins; none behind the end.
     fn within(&self, directory: &Inode, at: FileOffset) -> Option<(LogicalBlock, u64)> {
         let size = self.superblock().block_size;
-        let block = size.logical_block(at).filter(|_| at.0 < directory.size)?;
+        let block = size.logical_block(at).filter(|&block| u64::from(block.0) < self.directory_blocks(directory))?;
         Some((block, size.file_offset(block).0))
     }
 
@@ -213,7 +219,9 @@ impl Filesystem {
     }
 
     fn is_hashed(&self, directory: &Inode) -> bool {
-        self.superblock().compat.contains(Compat::DIR_INDEX) && directory.flags.contains(InodeFlags::INDEX)
+        let flags = directory.flags;
+        let flagged = flags.contains(InodeFlags::INDEX) && !flags.contains(InodeFlags::INLINE_DATA);
+        flagged && self.superblock().compat.contains(Compat::DIR_INDEX)
     }
 
     /// Whether the blocks of directories have room for a checksum, be it computed or not.
@@ -292,4 +300,195 @@ fn checksum_matches(block: &[u8], seed: u32) -> bool {
         && tail.det_reserved_zero2 == 0
         && tail.det_reserved_ft == format::DIR_TAIL_TYPE
         && crc32c(seed, covered) == tail.det_checksum.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use lazaret_policy::corruption::Corruption;
+    use lazaret_policy::message::Checksum;
+
+    use super::super::Settings;
+    use super::super::sample::{Sample, directory, names};
+    use super::*;
+
+    const LINEAR: &[&str] = &["-b", "1024", "-O", "^dir_index"];
+
+    /// The names that are listed from a cookie on, at most `most` at a time; the last result.
+    fn list(fs: &Filesystem, directory: &Inode, mut cookie: u64, most: usize) -> (Vec<Vec<u8>>, Result<()>) {
+        let mut listed = Vec::new();
+        loop {
+            let (before, mut room) = (listed.len(), most);
+            let result = fs.read_dir(directory, cookie, &mut |entry| {
+                if room == 0 {
+                    return ControlFlow::Break(());
+                }
+                assert!(entry.cookie > cookie, "cookies rise");
+                (room, cookie) = (room - 1, entry.cookie);
+                assert!(entry.inode.value() <= fs.superblock().inodes);
+                listed.push(entry.name.to_vec());
+                ControlFlow::Continue(())
+            });
+            if listed.len() == before {
+                return (listed, result);
+            }
+        }
+    }
+
+    fn sorted(names: &[Vec<u8>]) -> BTreeSet<Vec<u8>> {
+        names.iter().cloned().collect()
+    }
+
+    fn with_dots(names: &[Vec<u8>]) -> BTreeSet<Vec<u8>> {
+        names.iter().cloned().chain([b".".to_vec(), b"..".to_vec()]).collect()
+    }
+
+    /// Every byte that a name can have, and every length.
+    fn strange_names() -> Vec<Vec<u8>> {
+        let bytes = (1..=255).filter(|&byte| byte != b'/').map(|byte| vec![b'x', byte]);
+        bytes.chain((1..=255).map(|length| vec![0xff; length])).collect()
+    }
+
+    #[test]
+    fn every_name_is_listed_once_and_found_whatever_its_bytes() {
+        let names = strange_names();
+        for options in [LINEAR, &["-b", "65536"], &["-b", "4096", "-O", "^metadata_csum,^filetype"]] {
+            let fs = Sample::new(options, None, &names).open();
+            let directory = directory(&fs);
+            for most in [1, 7, usize::MAX] {
+                let (listed, result) = list(&fs, &directory, 0, most);
+                assert_eq!((listed.len(), result), (names.len() + 2, Ok(())));
+                assert_eq!(sorted(&listed), with_dots(&names));
+            }
+            fs.read_dir(&directory, 0, &mut |entry| {
+                assert_eq!(fs.lookup(&directory, entry.name), Ok(Some(entry.inode)));
+                let kind = fs.inode(entry.inode).unwrap().kind;
+                assert_eq!(entry.kind, options.concat().contains("filetype").then_some(kind).xor(Some(kind)));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            assert_eq!(fs.lookup(&directory, b".").unwrap(), Some(directory.number));
+            assert_eq!(fs.lookup(&directory, b"..").unwrap(), Some(InodeNumber::ROOT));
+            for absent in [&b""[..], b"x", b"x/", b"xx\0", b"..."] {
+                assert_eq!(fs.lookup(&directory, absent), Ok(None));
+            }
+            assert_eq!(fs.lookup(&directory, &[b'a'; 256]), Err(Error::NameTooLong));
+            let file = fs.inode(fs.lookup(&directory, b"xx").unwrap().unwrap()).unwrap();
+            assert_eq!(fs.lookup(&file, b"xx"), Err(Error::NotDirectory));
+        }
+    }
+
+    #[test]
+    fn a_cookie_inside_a_record_goes_on_with_the_next() {
+        let fs = Sample::new(LINEAR, None, &names(50, 20)).open();
+        let directory = directory(&fs);
+        let (all, _) = list(&fs, &directory, 0, 1);
+        // `.` and `..` take 12 bytes each, a name of 20 bytes 28.
+        for (cookie, skipped) in [(1, 1), (12, 1), (13, 2), (24, 2), (25, 3), (52, 3), (53, 4)] {
+            assert_eq!(list(&fs, &directory, cookie, 9).0, all[skipped..]);
+        }
+        for cookie in [directory.size, u64::MAX >> 2, u64::MAX >> 1 & !DAMAGED] {
+            assert_eq!(list(&fs, &directory, cookie, 9), (vec![], Ok(())));
+        }
+    }
+
+    #[test]
+    fn a_broken_record_hides_what_follows_in_its_block_and_nothing_else() {
+        let names = names(200, 20);
+        let mut sample = Sample::new(LINEAR, None, &names);
+        sample.write(2, 28 * 5 + 4, &[13, 0]);
+        let fs = sample.open();
+        let directory = directory(&fs);
+        let error = broken(&directory, LogicalBlock(2), Rule::DirectoryRecordLength, 28 * 5);
+
+        let mut listed = Vec::new();
+        let visit = &mut |entry: DirEntry<'_>| {
+            listed.push(entry.name.to_vec());
+            ControlFlow::Continue(())
+        };
+        assert_eq!(fs.read_dir(&directory, 0, visit), Err(error));
+        let hidden = with_dots(&names).len() - listed.len();
+        assert!((20..40).contains(&hidden), "{hidden}");
+
+        let (in_pieces, result) = list(&fs, &directory, 0, 3);
+        assert_eq!(in_pieces, listed);
+        assert!(matches!(result, Err(Error::Corrupt(Corruption { rule: Rule::DirectoryWhole, .. }))));
+
+        for name in &names {
+            let expected = if listed.contains(name) { Ok(true) } else { Err(error) };
+            assert_eq!(fs.lookup(&directory, name).map(|found| found.is_some()), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_slash_or_none_is_not_passed_on() {
+        let names = names(20, 20);
+        let mut sample = Sample::new(LINEAR, None, &names);
+        sample.write(0, 24 + 28 + 12, b"/");
+        sample.write(0, 24 + 28 * 2 + 6, &[0]);
+        let fs = sample.open();
+        let (listed, result) = list(&fs, &directory(&fs), 0, usize::MAX);
+        assert_eq!(listed.len(), names.len());
+        assert!(listed.iter().all(|name| is_name(name)));
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_wrong_checksum_hides_its_block_unless_it_is_let_pass() {
+        let names = names(200, 20);
+        let mut sample = Sample::new(LINEAR, None, &names);
+        sample.damage(3, |_| ());
+        let sound = sample.bytes.clone();
+        sample.write(3, 8, b"-");
+        let offset = sound.iter().zip(&sample.bytes).position(|(old, new)| old != new).unwrap();
+        sample.bytes = sound;
+        sample.bytes[offset] = b'-';
+
+        let fs = sample.open();
+        let directory = directory(&fs);
+        let place = Place::Directory { inode: directory.number.value(), block: 3, offset: 0 };
+        let error = Error::Checksum(Corruption { rule: Rule::DirectoryChecksum, place });
+        let (listed, _) = list(&fs, &directory, 0, usize::MAX);
+        assert!((130..=180).contains(&listed.len()));
+        assert_eq!(fs.lookup(&directory, b"absent"), Err(error));
+
+        let fs = sample.open_with(Settings { checksum: Checksum::Warn, ..Settings::default() });
+        assert_eq!(list(&fs, &directory, 0, usize::MAX).0.len(), names.len() + 2);
+        assert!(fs.verifier().failures() > 0);
+    }
+
+    #[test]
+    fn holes_are_skipped_in_runs_however_long_they_are() {
+        let names = names(100, 20);
+        let options = ["-b", "1024", "-O", "^dir_index,^extents,^64bit,^metadata_csum"];
+        let fs = Sample::new(&options, None, &names).open();
+        let mut directory = directory(&fs);
+        let (all, _) = list(&fs, &directory, 0, usize::MAX);
+        directory.size = 4 << 30;
+        assert_eq!(list(&fs, &directory, 0, usize::MAX), (all.clone(), Ok(())));
+        assert_eq!(fs.lookup(&directory, b"absent"), Ok(None));
+        // The second pointer: what lay there is gone, the rest is where it was.
+        directory.map[4..8].fill(0);
+        let (listed, result) = list(&fs, &directory, 0, 5);
+        assert_eq!((result, all.len() - listed.len()), (Ok(()), 36));
+    }
+
+    #[test]
+    fn an_endless_directory_is_given_up_and_goes_on_from_its_last_cookie() {
+        let options = ["-b", "1024", "-O", "^dir_index,^extents,^64bit,^metadata_csum"];
+        let fs = Sample::new(&options, None, &names(40, 20)).open();
+        let mut directory = directory(&fs);
+        // One block of pointers, all of them to itself, three times.
+        let own = directory.map[0..4].to_vec();
+        directory.map[56..60].copy_from_slice(&own);
+        directory.size = 8 << 30;
+        let mut number = 0_u64;
+        let result = fs.read_dir(&directory, 0, &mut |_| {
+            number += 1;
+            ControlFlow::Continue(())
+        });
+        assert!(result.is_err() && number <= MOST_BYTES / 12);
+        assert!(fs.lookup(&directory, b"absent").is_err());
+    }
 }

@@ -26,6 +26,8 @@ mod indirect;
 pub mod inode;
 pub mod map;
 mod record;
+#[cfg(test)]
+mod sample;
 pub mod superblock;
 mod system_zone;
 pub mod units;

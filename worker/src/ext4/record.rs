@@ -6,7 +6,6 @@
 use lazaret_policy::corruption::Rule;
 use zerocopy::FromBytes;
 
-use super::Superblock;
 use super::format;
 use super::units::{InodeNumber, usize_from};
 
@@ -36,8 +35,9 @@ pub(super) struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    pub(super) fn of(block: &'a [u8], superblock: &Superblock) -> Self {
-        Self { block, inodes: superblock.inodes, begin: 0 }
+    /// `inodes` is how many the file system has.
+    pub(super) fn of(block: &'a [u8], inodes: u32) -> Self {
+        Self { block, inodes, begin: 0 }
     }
 
     /// The record that begins here, held to the rules of the kernel's `__ext4_check_dir_entry`.
@@ -92,4 +92,84 @@ pub(super) fn record_length(rec_len: u16, block: usize) -> usize {
 /// Whether these bytes can be a name.
 pub(super) fn is_name(name: &[u8]) -> bool {
     (1..=255).contains(&name.len()) && !name.iter().any(|&byte| byte == b'/' || byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of this length; `name` need not fit.
+    fn record(inode: u32, length: u16, name: &[u8]) -> Vec<u8> {
+        let mut bytes = inode.to_le_bytes().to_vec();
+        bytes.extend(length.to_le_bytes());
+        bytes.extend([name.len() as u8, 1]);
+        bytes.extend(name);
+        bytes.resize(bytes.len().max(length.into()), 0);
+        bytes
+    }
+
+    fn first_broken(mut block: Vec<u8>, size: usize) -> (Rule, usize) {
+        block.resize(size, 0);
+        Records::of(&block, 100).find_map(Result::err).unwrap()
+    }
+
+    #[test]
+    fn records_follow_each_other_to_the_end_of_the_block() {
+        let block = [record(2, 12, b"."), record(0, 16, b"gone"), record(100, 996, &[7; 255])].concat();
+        let all: Vec<_> = Records::of(&block, 100).map(Result::unwrap).collect();
+        let places: Vec<_> = all.iter().map(|record| (record.begin, record.end)).collect();
+        assert_eq!(places, [(0, 12), (12, 28), (28, 1024)]);
+        assert_eq!(all[0].inode, Some(InodeNumber::ROOT));
+        assert_eq!((all[1].inode, all[1].name), (None, &b"gone"[..]));
+        assert_eq!(all[2].name, [7; 255]);
+    }
+
+    #[test]
+    fn each_rule_is_found_broken_where_it_is() {
+        let with = |bad: Vec<u8>| [record(2, 12, b"."), bad].concat();
+        for length in [0, 4, 8, 13, 14, 15] {
+            assert_eq!(first_broken(with(record(5, length, b"a")), 1024), (Rule::DirectoryRecordLength, 12));
+        }
+        assert_eq!(first_broken(with(record(5, 12, b"abcde")), 1024), (Rule::DirectoryRecordLength, 12));
+        for length in [1016, 1004, 1008, 65532] {
+            assert_eq!(first_broken(with(record(5, length, b"a")), 1024), (Rule::DirectoryRecordEnd, 12));
+        }
+        assert_eq!(first_broken(with(record(101, 12, b"a")), 1024), (Rule::DirectoryInode, 12));
+        assert_eq!(first_broken(vec![1, 0, 0, 0, 12], 5), (Rule::DirectoryRecordEnd, 0));
+    }
+
+    #[test]
+    fn lengths_in_blocks_of_64_kib_have_17_bits() {
+        assert_eq!([0, 65535].map(|length| record_length(length, 65536)), [65536; 2]);
+        assert_eq!(record_length(65524, 65536), 65524);
+        assert_eq!(record_length(12 | 1, 65536), 65536 + 12);
+        assert_eq!([0, 65535, 13].map(|length| record_length(length, 32768)), [0, 65535, 13]);
+    }
+
+    #[test]
+    fn any_bytes_end() {
+        let mut seed = 1_u64;
+        for size in [1, 11, 1024, 65536] {
+            for _ in 0..200 {
+                let mut next = || {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    // Mostly small numbers, so that many records are sound.
+                    if seed >> 62 == 0 { (seed >> 40) as u8 } else { (seed >> 40) as u8 & 12 }
+                };
+                let block: Vec<u8> = (0..size).map(|_| next()).collect();
+                let (mut at, mut number) = (0, 0);
+                for record in Records::of(&block, 0x0c0c_0c0c).map_while(Result::ok) {
+                    assert_eq!(record.begin, at);
+                    (at, number) = (record.end, number + 1);
+                }
+                assert!(at <= size && number <= size / SHORTEST);
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_has_no_slash_and_no_nul() {
+        assert!(is_name(b"a") && is_name(&[0xff; 255]) && is_name(b".."));
+        assert!(!is_name(b"") && !is_name(&[b'a'; 256]) && !is_name(b"a/b") && !is_name(b"a\0"));
+    }
 }
