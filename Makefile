@@ -1,0 +1,73 @@
+# The verbs of Lazaret. `make demo` and `make test` need a C linker, Rust by rustup, and nothing else.
+#
+#   make demo [IMAGE=…]   builds, mounts a sample (or IMAGE) confined, shows it and the proof, unmounts
+#   make test             runs every check; ends with `N passed, N failed, N skipped`
+#   make lint             formatting, clippy, dependencies, and the source held to the design
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := demo
+.PHONY: demo test lint tools
+
+# Tests and programs are built with one profile, into one place, where the tests look for the programs.
+PROFILE := --release
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+demo:
+	cargo build $(PROFILE)
+	folder=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+	"$$folder/$$(rustc --print host-tuple)/release/lazaret" demo $(if $(IMAGE),"$(IMAGE)")
+
+test: tools
+	cargo build --workspace $(PROFILE)
+	log=$$(mktemp)
+	trap 'rm -f "$$log"' EXIT
+	status=0
+	cargo test --workspace --no-fail-fast $(PROFILE) 2>&1 | tee "$$log" || status=$$?
+	awk -v status="$$status" '
+	    /^test result:/ { passed += $$4; failed += $$6; skipped += $$8 }
+	    END {
+	        # A test that never came to its result line, or that did not compile, has failed too.
+	        if (status != 0 && failed == 0) failed = 1
+	        print ""
+	        print passed + 0 " passed, " failed + 0 " failed, " skipped + 0 " skipped"
+	        exit failed > 0 || passed == 0
+	    }' "$$log"
+
+lint:
+	rustup component add clippy rustfmt 2>/dev/null || true
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(PROFILE) -- -D warnings
+	# Outside the workspace, whose settings are not meant for it.
+	command -v cargo-deny >/dev/null || (cd / && cargo install cargo-deny --locked)
+	cargo deny --log-level error check -A unused-wrapper bans licenses sources
+	if timeout 120 cargo deny --log-level off fetch db 2>/dev/null; then
+	    cargo deny --log-level error check advisories
+	else
+	    echo "lint: the database of advisories cannot be fetched; known vulnerabilities were not looked for"
+	fi
+	cargo test $(PROFILE) --package lazaret-tests --test tidy
+
+# What the tests call, and the Debian package that has it.
+TOOLS := mke2fs=e2fsprogs debugfs=e2fsprogs fusermount3=fuse3 strace=strace losetup=mount umount=mount \
+         setpriv=util-linux unshare=util-linux cc=gcc
+
+tools:
+	missing=
+	for tool in $(TOOLS); do
+	    command -v "$${tool%=*}" >/dev/null || missing+=" $${tool#*=}"
+	done
+	# Static programs are linked with libc.a.
+	test -e "$$(cc -print-file-name=libc.a 2>/dev/null || true)" || missing+=" libc6-dev"
+	missing=$$(printf '%s\n' $$missing | sort -u | xargs)
+	if test -z "$$missing"; then
+	    exit 0
+	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then
+	    echo "installing: $$missing"
+	    apt-get update -qq
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	else
+	    echo "missing, and some tests will be skipped without: $$missing"
+	fi
