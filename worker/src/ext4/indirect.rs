@@ -1,8 +1,8 @@
 //! Block maps of ext2 and ext3: twelve pointers in the inode, then blocks of pointers, one, two and three levels deep.
 //!
 //! A pointer of 0 is a hole, as long as everything that it could have led to. The level falls with each step, and every
-//! block named on the way is one that a file may hold. Nothing is kept: a step reads four bytes, the last one at most
-//! 256 pointers, so that a run is found as long as a request can be.
+//! block named on the way is one that a file may hold. Nothing is kept: a step reads as many pointers as the request
+//! spans, at most 256, so that a run is found as long as a request can be.
 
 use lazaret_policy::corruption::Place;
 
@@ -51,34 +51,35 @@ pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock, wanted: 
 fn descend(fs: &Filesystem, inode: &Inode, root: u32, level: u32, index: u64, wanted: u64) -> Result<Run> {
     let size = fs.superblock().block_size;
     let number = inode.number.value();
+    if root == 0 {
+        return Ok(Run { blocks: covered(size, level).saturating_sub(index), kind: RunKind::Hole });
+    }
     let (mut pointer, mut index, mut place) = (root, index, Place::Inode(number));
+    let mut buffer = [0; MOST_POINTERS * 4];
     for below in (0..level).rev() {
-        // What the block holds that the pointer leads to, and what each of its own pointers leads to.
-        let each = covered(size, below);
-        let all = each.saturating_mul(pointers_per_block(size));
-        if pointer == 0 {
-            return Ok(Run { blocks: all.saturating_sub(index), kind: RunKind::Hole });
-        }
         let block = BlockNumber(pointer.into());
         fs.zone().check(inode.number, block, 1).map_err(|rule| Error::corrupt(rule, place))?;
         place = Place::IndirectBlock { inode: number, block: block.0 };
 
+        // How many blocks each pointer of this block leads to, which of them it is, and how far beneath it.
+        let each = covered(size, below);
         let entry = index.checked_div(each).unwrap_or(0);
         index = index.checked_rem(each).unwrap_or(0);
         let start = size.byte_offset(block).and_then(|start| start.0.checked_add(entry.saturating_mul(4)));
         let start = start.ok_or(Error::Invalid)?;
-        if below > 0 {
-            let mut bytes = [0; 4];
-            fs.device().read_at(start, &mut bytes)?;
-            pointer = u32::from_le_bytes(bytes);
-            continue;
-        }
-        let left = pointers_per_block(size).saturating_sub(entry).min(wanted.max(1));
-        let count = usize::try_from(left).unwrap_or(MOST_POINTERS).min(MOST_POINTERS);
-        let mut buffer = [0; MOST_POINTERS * 4];
-        let pointers = buffer.get_mut(..count.saturating_mul(4)).unwrap_or_default();
+        let left = pointers_per_block(size).saturating_sub(entry);
+        let row = left.min(wanted.saturating_add(index).div_ceil(each).max(1));
+        let row = usize::try_from(row).unwrap_or(MOST_POINTERS).min(MOST_POINTERS);
+        let pointers = buffer.get_mut(..row.saturating_mul(4)).unwrap_or_default();
         fs.device().read_at(start, pointers)?;
-        return run(fs, inode, pointers, place);
+        if below == 0 {
+            return run(fs, inode, pointers, place);
+        }
+        pointer = pointers.first_chunk().copied().map(u32::from_le_bytes).ok_or(Error::Invalid)?;
+        if pointer == 0 {
+            let holes = u64_from(pointers.as_chunks::<4>().0.iter().take_while(|&&pointer| pointer == [0; 4]).count());
+            return Ok(Run { blocks: holes.saturating_mul(each).saturating_sub(index), kind: RunKind::Hole });
+        }
     }
     Err(Error::Invalid)
 }
