@@ -43,6 +43,13 @@ pub enum Place {
         /// The map's block.
         block: u64,
     },
+    /// A block of an inode's extended attributes, in this block of the device.
+    XattrBlock {
+        /// The file, or one of those that share the block.
+        inode: u32,
+        /// The block.
+        block: u64,
+    },
     /// A byte of a directory's block: the block counted within the directory, the byte within the block.
     Directory {
         /// The directory.
@@ -69,6 +76,7 @@ impl fmt::Display for Place {
             Self::Inode(inode) => write!(f, "inode {inode}"),
             Self::ExtentNode { inode, block } => write!(f, "extent node in block {block} of inode {inode}"),
             Self::IndirectBlock { inode, block } => write!(f, "indirect block {block} of inode {inode}"),
+            Self::XattrBlock { inode, block } => write!(f, "block {block} of attributes of inode {inode}"),
             Self::Directory { inode, block, offset } => {
                 write!(f, "directory inode {inode}, block {block}, byte {offset}")
             }
@@ -151,4 +159,22 @@ rules! {
     HtreeLimit => "a block of a hash tree says how many entries fit into it, and has at least one and no more",
     HtreeOrder => "the hashes in a block of a hash tree do not fall",
     HtreeBlock => "the children of a hash tree lie within the directory, and are none of their own ancestors",
+    // Extended attributes.
+    XattrHeader => "extended attributes that do not fit an inode begin with their magic number and have one block",
+    XattrChecksum => "a block of extended attributes matches its checksum",
+    XattrEntry => "the entries of extended attributes lie within their place, and four zero bytes behind the last",
+    XattrName => "the name of an extended attribute has 1 to 255 bytes with its prefix, none of them NUL",
+    XattrValue => "the value of an extended attribute lies behind the entries and within their place",
+    XattrOverlap => "the values of extended attributes lie apart",
+    XattrSize => "the value of an extended attribute has at most 65536 bytes",
+    XattrInode => "an extended attribute with an inode for its value names one that is made for it and is not its own",
+    XattrInodeSize => "an inode for the value of an extended attribute is as long as the attribute says",
+    XattrHash => "the value of an extended attribute in an inode of its own matches its hash",
+    AclForm => "an access control list is of version 1 and made of whole entries",
+    AclEntry => "an entry of an access control list is of one of the six kinds and grants no more than rwx",
+    AclOrder => "the entries of an access control list are in order, and none that must be there is missing",
+    // Inline data.
+    InlineData => "an inode with data in itself has room for it in an extended attribute, though it may be empty",
+    InlineFlags => "an inode has its data in itself or in extents",
+    InlineSize => "data in an inode is no longer than the room for it",
 }

@@ -354,3 +354,66 @@ pub struct HtreeTail {
     pub dt_checksum: U32,
 }
 layout!(HtreeTail: 8, dt_checksum @ 4);
+
+/// `h_magic`, in the body of an inode and in a block alike.
+pub const XATTR_MAGIC: u32 = 0xea02_0000;
+
+/// What a block of extended attributes begins with: `struct ext4_xattr_header`. In the body of an inode there is only
+/// the magic number.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct XattrHeader {
+    pub h_magic: U32,
+    /// How many inodes share the block.
+    pub h_refcount: U32,
+    pub h_blocks: U32,
+    pub h_hash: U32,
+    /// crc32c of the block's number and of the whole block with this as 0.
+    pub h_checksum: U32,
+    pub h_reserved: [U32; 3],
+}
+layout!(XattrHeader: 32, h_refcount @ 4, h_blocks @ 8, h_hash @ 0xc, h_checksum @ 0x10, h_reserved @ 0x14);
+
+/// An extended attribute: `struct ext4_xattr_entry`. Its name follows, filled up to a multiple of 4 bytes. Four zero
+/// bytes stand behind the last.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct XattrEntry {
+    pub e_name_len: u8,
+    /// What the name begins with.
+    pub e_name_index: u8,
+    /// Counted in the body of an inode from the first entry on, in a block from its begin.
+    pub e_value_offs: U16,
+    /// The inode that holds the value, or 0.
+    pub e_value_inum: U32,
+    pub e_value_size: U32,
+    pub e_hash: U32,
+}
+layout!(XattrEntry: 16, e_name_index @ 1, e_value_offs @ 2, e_value_inum @ 4, e_value_size @ 8, e_hash @ 12);
+
+/// `a_version` of an access control list, `ext4_acl_header`, which is this one number.
+pub const ACL_VERSION: u32 = 1;
+
+/// An entry of an access control list that names nobody: `ext4_acl_entry_short`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct AclEntryShort {
+    pub e_tag: U16,
+    pub e_perm: U16,
+}
+layout!(AclEntryShort: 4, e_perm @ 2);
+
+/// An entry of an access control list as the system calls have it: `struct posix_acl_xattr_entry`. On the disk those that
+/// name a user or a group look the same: `ext4_acl_entry`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct AclEntry {
+    pub e_tag: U16,
+    pub e_perm: U16,
+    pub e_id: U32,
+}
+layout!(AclEntry: 8, e_perm @ 2, e_id @ 4);

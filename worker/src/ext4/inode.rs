@@ -13,7 +13,8 @@ use super::Filesystem;
 use super::checksum::{Kind, crc32c};
 use super::format;
 use super::group;
-use super::units::{GroupNumber, InodeNumber};
+use super::superblock::Superblock;
+use super::units::{BlockNumber, GroupNumber, InodeNumber};
 use crate::error::{Error, Result};
 
 /// What `stat` shows of a file, and what its data is mapped by.
@@ -53,8 +54,10 @@ pub struct Inode {
     pub checksum_seed: u32,
     /// `i_block`: raw bytes. Only the maps and the short links look at it.
     pub(super) map: [u8; 60],
-    /// Blocks of 512 bytes that are an extended attribute's and not data.
-    pub(super) attribute_blocks: u64,
+    /// Extended attributes in the inode: raw bytes behind their magic number, up to the end. `xattr_entry.rs` checks them.
+    pub(super) body: Option<Box<[u8]>>,
+    /// The block of extended attributes: a raw number.
+    pub(super) attribute_block: Option<BlockNumber>,
 }
 
 /// The type of a file.
@@ -196,7 +199,7 @@ impl Filesystem {
             return Err(broken(Rule::InodeFlags));
         }
 
-        let mut inode = Inode {
+        let inode = Inode {
             number,
             generation: raw.i_generation.get(),
             kind,
@@ -216,11 +219,9 @@ impl Filesystem {
                 .map(|seconds| Timestamp::of(seconds, tail.word(0x94, raw.i_crtime_extra.get()))),
             checksum_seed,
             map: raw.i_block,
-            attribute_blocks: 0,
+            body: tail.body(bytes),
+            attribute_block: self.attribute_block_of(&raw),
         };
-        if raw.i_file_acl_lo.get() != 0 || raw.i_file_acl_high.get() != 0 {
-            inode.attribute_blocks = u64::from(superblock.block_size.bytes() >> 9);
-        }
         if matches!(kind, FileKind::Regular | FileKind::Directory) && inode.size > self.longest(&inode) {
             return Err(broken(Rule::FileSize));
         }
@@ -233,6 +234,13 @@ impl Filesystem {
         let large = kind == FileKind::Regular || self.superblock().incompat.contains(Incompat::LARGEDIR);
         let high = if large { u64::from(raw.i_size_high.get()) << 32 } else { 0 };
         high | u64::from(raw.i_size_lo.get())
+    }
+
+    /// The upper half counts only where block numbers are so long.
+    fn attribute_block_of(&self, raw: &format::Inode) -> Option<BlockNumber> {
+        let wide = self.superblock().incompat.contains(Incompat::SIXTY_FOUR_BIT);
+        let high = if wide { u64::from(raw.i_file_acl_high.get()) << 32 } else { 0 };
+        Some(high | u64::from(raw.i_file_acl_lo.get())).filter(|&number| number != 0).map(BlockNumber)
     }
 
     fn space(&self, raw: &format::Inode, flags: InodeFlags) -> u64 {
@@ -267,6 +275,14 @@ impl Tail {
     /// Whether a field that ends at this byte is in use.
     fn covers(self, end: usize) -> bool {
         end <= self.end
+    }
+
+    /// What is left of the inode, if it begins with the magic number of extended attributes. Without a tail nothing is
+    /// kept behind it.
+    fn body(self, bytes: &[u8]) -> Option<Box<[u8]>> {
+        let rest = bytes.get(self.end..).filter(|_| self.end > usize::from(format::GOOD_OLD_INODE_SIZE))?;
+        let (&magic, rest) = rest.split_first_chunk()?;
+        (u32::from_le_bytes(magic) == format::XATTR_MAGIC).then(|| rest.into())
     }
 
     /// The word that begins at this byte, if it is in use.
@@ -304,15 +320,16 @@ impl Inode {
     }
 
     /// A link whose target lies in the inode: it has no blocks but perhaps one for an attribute.
-    pub(super) fn is_fast_symlink(&self, incompat: Incompat) -> bool {
-        if self.kind != FileKind::Symlink {
+    pub(super) fn is_fast_symlink(&self, superblock: &Superblock) -> bool {
+        if self.kind != FileKind::Symlink || self.flags.contains(InodeFlags::INLINE_DATA) {
             return false;
         }
         // A long attribute's inode counts among the blocks, so there only the length tells.
-        if incompat.contains(Incompat::EA_INODE) {
+        if superblock.incompat.contains(Incompat::EA_INODE) {
             return self.size < 60;
         }
-        self.blocks.saturating_sub(self.attribute_blocks) == 0
+        let attributes = self.attribute_block.map_or(0, |_| superblock.block_size.bytes() >> 9);
+        self.blocks.saturating_sub(attributes.into()) == 0
     }
 }
 

@@ -33,7 +33,7 @@ pub enum MappingKind {
     Unwritten,
     /// Nothing: it reads as zeros.
     Hole,
-    /// Data within the inode. Not yet given: file systems that have it are refused.
+    /// Data within the inode: it is on the device, but not in blocks of its own.
     Inline,
 }
 
@@ -75,11 +75,14 @@ impl Filesystem {
     pub fn map(&self, inode: &Inode, offset: FileOffset, length: u64) -> Result<Mapping> {
         let size = self.superblock().block_size;
         let mapped = matches!(inode.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink);
-        if !mapped || inode.is_fast_symlink(self.superblock().incompat) {
+        if !mapped || inode.is_fast_symlink(self.superblock()) {
             return Err(Error::Invalid);
         }
         if inode.flags.contains(InodeFlags::ENCRYPT) {
             return Err(Error::Unsupported("encryption"));
+        }
+        if inode.flags.contains(InodeFlags::INLINE_DATA) {
+            return self.map_inline(inode, offset, length);
         }
         let hole = Mapping { offset, length, kind: MappingKind::Hole };
         let Some(first) = size.logical_block(offset) else { return Ok(hole) };

@@ -13,6 +13,7 @@
     deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used)
 )]
 
+pub mod acl;
 mod cache;
 pub mod checksum;
 pub mod dir;
@@ -23,6 +24,7 @@ pub mod group;
 pub mod hash;
 mod htree;
 mod indirect;
+mod inline;
 pub mod inode;
 pub mod map;
 mod record;
@@ -31,6 +33,8 @@ mod sample;
 pub mod superblock;
 mod system_zone;
 pub mod units;
+pub mod xattr;
+mod xattr_entry;
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::Incompat;
@@ -41,6 +45,7 @@ pub use self::inode::{FileKind, Inode, InodeFlags, Timestamp};
 pub use self::map::{Mapping, MappingKind};
 pub use self::superblock::Superblock;
 pub use self::units::{BlockNumber, BlockSize, ByteOffset, FileOffset, GroupNumber, InodeNumber, LogicalBlock};
+pub use self::xattr::{Namespace, Xattr};
 
 use self::cache::NodeCache;
 use self::checksum::Verifier;
@@ -67,7 +72,7 @@ pub struct Settings {
     pub checksum: Checksum,
 }
 
-/// One block of a directory, a copy.
+/// One block of a directory or of attributes, a copy.
 pub type Block = Box<[u8]>;
 
 /// What `statfs` says.
@@ -152,8 +157,12 @@ impl Filesystem {
         }
         let broken = Error::corrupt(Rule::SymlinkTarget, Place::Inode(link.number.value()));
         let length = usize::try_from(link.size).ok().filter(|length| (1..=LONGEST).contains(length)).ok_or(broken)?;
-        let block;
-        let bytes = if link.is_fast_symlink(self.superblock.incompat) {
+        let (block, mut inline);
+        let bytes = if link.flags.contains(InodeFlags::INLINE_DATA) {
+            inline = vec![0; length.saturating_add(1)];
+            self.read(link, 0, &mut inline)?;
+            &inline[..]
+        } else if link.is_fast_symlink(&self.superblock) {
             &link.map[..]
         } else {
             block = self.read_block(link, LogicalBlock(0))?.ok_or(broken)?;
@@ -183,7 +192,7 @@ impl Filesystem {
             match mapping.kind {
                 MappingKind::Data(start) => self.device.read_at(start.0, part)?,
                 MappingKind::Unwritten | MappingKind::Hole => part.fill(0),
-                MappingKind::Inline => return Err(Error::Unsupported("data in an inode")),
+                MappingKind::Inline => self.inline(inode)?.copy(at, part),
             }
             at = at.saturating_add(mapping.length);
             rest = behind;
