@@ -172,6 +172,9 @@ impl Filesystem {
 
     /// A block of a directory that matches its checksum, and what it is; none where there is a hole.
     pub(super) fn directory_block(&self, directory: &Inode, block: LogicalBlock) -> Result<Option<(Block, Role)>> {
+        if directory.flags.contains(InodeFlags::INLINE_DATA) {
+            return Ok(self.inline_directory_block(directory, block)?.map(|bytes| (bytes, Role::Leaf)));
+        }
         let Some(bytes) = self.read_block(directory, block)? else { return Ok(None) };
         let hidden = || format::DirEntry::ref_from_prefix(&bytes).is_ok_and(|(first, _)| fills(first, &bytes));
         let role = match block {
@@ -192,6 +195,9 @@ impl Filesystem {
 
     /// How many blocks a directory has, the last one perhaps in part.
     pub(super) fn directory_blocks(&self, directory: &Inode) -> u64 {
+        if directory.flags.contains(InodeFlags::INLINE_DATA) {
+            return Self::INLINE_DIRECTORY_BLOCKS.into();
+        }
         self.superblock().block_size.blocks_for(directory.size)
     }
 
