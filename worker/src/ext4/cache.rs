@@ -23,7 +23,9 @@ impl NodeCache {
     pub(super) fn new(size: BlockSize) -> Self {
         // An entry takes 12 bytes on the disk.
         let node = usize_from(size.bytes()).div_ceil(12).saturating_mul(size_of::<Entry>());
-        let sets = MOST_BYTES.checked_div(node.saturating_mul(4)).unwrap_or(1).max(1);
+        let sets = MOST_BYTES.checked_div(node.saturating_mul(4)).unwrap_or(1);
+        // An odd number, so that nodes a power of two apart do not meet in a few sets.
+        let sets = sets.saturating_sub(1) | 1;
         Self { sets: (0..sets).map(|_| Mutex::default()).collect() }
     }
 

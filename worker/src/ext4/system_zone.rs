@@ -14,8 +14,8 @@ use super::superblock::Superblock;
 use super::units::{BlockNumber, FileOffset, GroupNumber, InodeNumber};
 use crate::device::Device;
 
-/// The most ranges that are kept: 16 MiB. A bound of this reader.
-const MOST_RANGES: usize = 1 << 20;
+/// The most ranges that are kept: 8 MiB, and as much again for a moment. A bound of this reader.
+const MOST_RANGES: usize = 1 << 19;
 /// The most runs of a journal that are kept. mke2fs makes it in one piece where it can.
 const MOST_JOURNAL_RUNS: u32 = 1 << 12;
 
