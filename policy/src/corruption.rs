@@ -114,7 +114,7 @@ rules! {
     InodeSize => "the inode size is a power of two from 128 to the block size",
     FirstInode => "the first inode that is not reserved is at least 11",
     DescriptorSize => "the size of a group descriptor is 32, or with 64bit a power of two from 64 to 1024",
-    FirstDataBlock => "the first group begins at block 1 with blocks of 1 KiB, and else at block 0",
+    FirstDataBlock => "the first group begins at block 1 with blocks of 1 KiB that do not come in clusters, and else at block 0",
     BlockCount => "the file system has blocks, and they can be counted in bytes",
     BlocksPerGroup => "a group has blocks, and no more than a bitmap of one block has bits",
     GroupCount => "there are at most 2097152 groups",
@@ -123,6 +123,7 @@ rules! {
     ReservedDescriptorBlocks => "at most a quarter of a block's bytes is the number of blocks reserved for descriptors",
     FirstMetaGroup => "the first spread block of descriptors is one of them",
     ChecksumType => "the checksums are crc32c",
+    ClusterSize => "a cluster is as large as a block or larger, and at most 1 GiB",
     // Groups.
     GroupNumber => "there is such a group",
     GroupChecksum => "a group descriptor matches its checksum",

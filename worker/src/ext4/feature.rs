@@ -1,6 +1,6 @@
 //! Which features this reader reads. What is not in these sets is refused at the door, by name, and never half-read.
 
-use lazaret_policy::feature::{Incompat, RoCompat};
+use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::Refusal;
 
 /// What may be set in `s_feature_incompat`. An inode for a long extended attribute changes nothing about a file's
@@ -15,21 +15,11 @@ pub const READ: Incompat = Incompat::FILETYPE
     .union(Incompat::CSUM_SEED)
     .union(Incompat::LARGEDIR);
 
-/// What may not be set in `s_feature_ro_compat`. All the others concern writers only, the unknown ones by the rule of
-/// the format; clusters change what the bitmaps and the free counts mean.
-pub const NOT_READ: RoCompat = RoCompat::BIGALLOC;
-
-/// Refuses what this reader does not read.
-pub fn check(incompat: Incompat, ro_compat: RoCompat) -> Result<(), Refusal> {
+/// Refuses what this reader does not read. `s_feature_ro_compat` refuses nothing: by the rule of the format it concerns
+/// writers only, and clusters (bigalloc) only change what is counted.
+pub fn check(incompat: Incompat) -> Result<(), Refusal> {
     let strange = incompat.difference(READ);
-    if !strange.is_empty() {
-        return Err(Refusal::Incompat(strange.bits()));
-    }
-    let strange = ro_compat.intersection(NOT_READ);
-    if !strange.is_empty() {
-        return Err(Refusal::RoCompat(strange.bits()));
-    }
-    Ok(())
+    if strange.is_empty() { Ok(()) } else { Err(Refusal::Incompat(strange.bits())) }
 }
 
 #[cfg(test)]
@@ -38,17 +28,16 @@ mod tests {
 
     #[test]
     fn what_is_not_read_is_named_and_the_rest_is_not() {
-        let asked = READ | Incompat::ENCRYPT | Incompat::from_bits_retain(0x8000_0000);
-        assert_eq!(check(asked, RoCompat::empty()), Err(Refusal::Incompat(0x8001_0000)));
-        let asked = RoCompat::VERITY | RoCompat::BIGALLOC | RoCompat::from_bits_retain(0x4000_0000);
-        assert_eq!(check(READ, asked), Err(Refusal::RoCompat(0x200)));
-        assert_eq!(check(READ, RoCompat::all() - RoCompat::BIGALLOC), Ok(()));
+        let asked = READ | Incompat::COMPRESSION | Incompat::from_bits_retain(0x8000_0000);
+        assert_eq!(check(asked), Err(Refusal::Incompat(0x8000_0001)));
+        assert_eq!(check(READ), Ok(()));
+        assert_eq!(check(Incompat::empty()), Ok(()));
     }
 
     #[test]
     fn a_dirty_journal_and_data_in_inodes_are_refused() {
         for refused in [Incompat::RECOVER, Incompat::JOURNAL_DEV, Incompat::INLINE_DATA, Incompat::COMPRESSION] {
-            assert_eq!(check(refused, RoCompat::empty()), Err(Refusal::Incompat(refused.bits())));
+            assert_eq!(check(refused), Err(Refusal::Incompat(refused.bits())));
         }
     }
 }

@@ -24,6 +24,8 @@ pub const SUPERBLOCK_OFFSET: u64 = 1024;
 pub const SUPERBLOCK_MAGIC: u16 = 0xef53;
 /// `s_checksum_type`: crc32c, the only one there is.
 pub const CHECKSUM_CRC32C: u8 = 1;
+/// The largest `s_log_cluster_size`: 1 GiB.
+pub const LARGEST_LOG_CLUSTER_SIZE: u32 = 20;
 /// `s_rev_level` before inodes had a size and feature flags a meaning.
 pub const GOOD_OLD_REVISION: u32 = 0;
 /// The size of an inode then, and the part of an inode that always exists.

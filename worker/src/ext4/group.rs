@@ -127,11 +127,18 @@ fn offset(superblock: &Superblock, group: GroupNumber) -> Option<ByteOffset> {
 pub(super) fn descriptor_block(superblock: &Superblock, index: u32) -> BlockNumber {
     let spread = superblock.incompat.contains(Incompat::META_BG) && index >= superblock.first_meta_group;
     if !spread {
-        return BlockNumber(superblock.first_data_block.0.saturating_add(1).saturating_add(index.into()));
+        return BlockNumber(superblock.location.0.saturating_add(1).saturating_add(index.into()));
     }
     let group = GroupNumber(index.saturating_mul(superblock.descriptors_per_block()));
-    let copy = u64::from(has_superblock(superblock, group));
-    BlockNumber(superblock.first_block(group).0.saturating_add(copy))
+    let before = boot_blocks(superblock, group).saturating_add(has_superblock(superblock, group).into());
+    BlockNumber(superblock.first_block(group).0.saturating_add(before))
+}
+
+/// The blocks of group 0 before the superblock: one, where blocks of 1 KiB come in clusters and the group begins with the
+/// device.
+fn boot_blocks(superblock: &Superblock, group: GroupNumber) -> u64 {
+    let inside = superblock.first_data_block.0 == 0 && superblock.block_size.bytes() == 1024;
+    u64::from(inside && group.0 == 0)
 }
 
 /// Where an inode lies that is so far into a table, which begins at a checked block.
@@ -174,7 +181,7 @@ pub(super) fn base_blocks(superblock: &Superblock, group: GroupNumber) -> u64 {
     } else {
         superblock.descriptor_blocks().into()
     };
-    u64::from(copy).saturating_add(descriptors).saturating_add(room)
+    boot_blocks(superblock, group).saturating_add(copy.into()).saturating_add(descriptors).saturating_add(room)
 }
 
 fn is_power(number: u32, base: u32) -> bool {

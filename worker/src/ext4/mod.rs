@@ -30,6 +30,7 @@ pub mod map;
 mod record;
 #[cfg(test)]
 mod sample;
+pub mod statfs;
 pub mod superblock;
 mod system_zone;
 pub mod units;
@@ -37,12 +38,12 @@ pub mod xattr;
 mod xattr_entry;
 
 use lazaret_policy::corruption::{Place, Rule};
-use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::{Checksum, Refusal};
 
 pub use self::dir::DirEntry;
 pub use self::inode::{FileKind, Inode, InodeFlags, Timestamp};
 pub use self::map::{Mapping, MappingKind};
+pub use self::statfs::Statfs;
 pub use self::superblock::Superblock;
 pub use self::units::{BlockNumber, BlockSize, ByteOffset, FileOffset, GroupNumber, InodeNumber, LogicalBlock};
 pub use self::xattr::{Namespace, Xattr};
@@ -74,27 +75,6 @@ pub struct Settings {
 
 /// One block of a directory or of attributes, a copy.
 pub type Block = Box<[u8]>;
-
-/// What `statfs` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statfs {
-    /// Bytes a block.
-    pub block_size: u32,
-    /// The unit of the counts below, in bytes: the same.
-    pub fragment_size: u32,
-    /// Blocks, without those that are the file system's own.
-    pub blocks: u64,
-    /// Free blocks.
-    pub free: u64,
-    /// Free blocks, without those that are reserved.
-    pub available: u64,
-    /// Inodes.
-    pub files: u64,
-    /// Free inodes.
-    pub free_files: u64,
-    /// Bytes that a name may have.
-    pub name_length: u32,
-}
 
 impl Filesystem {
     /// Reads and checks the superblock, and goes once over the group descriptors.
@@ -211,24 +191,5 @@ impl Filesystem {
         let mut bytes = vec![0; usize_from(size.bytes())].into_boxed_slice();
         self.device.read_at(start.0, &mut bytes)?;
         Ok(Some(bytes))
-    }
-
-    /// What the kernel's own mount would answer: without the file system's own blocks, and with its reserve.
-    pub fn statfs(&self) -> Statfs {
-        let superblock = &self.superblock;
-        let overhead = self.totals.overhead.saturating_add(self.journal_blocks);
-        // With extents the kernel keeps a fiftieth, at most 4096 blocks, for splitting them.
-        let kept = if superblock.incompat.contains(Incompat::EXTENTS) { (superblock.blocks / 50).min(4096) } else { 0 };
-        let free = self.totals.free_blocks;
-        Statfs {
-            block_size: superblock.block_size.bytes(),
-            fragment_size: superblock.block_size.bytes(),
-            blocks: superblock.blocks.saturating_sub(overhead),
-            free,
-            available: free.saturating_sub(superblock.reserved_blocks.saturating_add(kept)),
-            files: superblock.inodes.into(),
-            free_files: self.totals.free_inodes,
-            name_length: 255,
-        }
     }
 }

@@ -25,10 +25,14 @@ pub struct Superblock {
     pub block_size: BlockSize,
     /// Blocks of the file system, those before the first group included.
     pub blocks: u64,
-    /// Where group 0 begins: 1 with blocks of 1 KiB, else 0.
+    /// The block that holds this copy of the superblock. The descriptors lie behind it.
+    pub location: BlockNumber,
+    /// Where group 0 begins: 1 with blocks of 1 KiB, unless they come in clusters, else 0.
     pub first_data_block: BlockNumber,
     /// Blocks a group has; the last has what is left.
     pub blocks_per_group: u32,
+    /// Blocks a cluster has: what a bit of a bitmap stands for. A power of two, 1 without the feature bigalloc.
+    pub cluster_ratio: u32,
     /// How many groups there are.
     pub groups: u32,
     /// How many inodes there are.
@@ -51,6 +55,8 @@ pub struct Superblock {
     pub reserved_blocks: u64,
     /// Free blocks as the superblock has them. `statfs` sums the groups.
     pub free_blocks: u64,
+    /// Clusters that are the file system's own, as it was counted when it was made; 0 if it was not.
+    pub overhead_clusters: u32,
     /// Blocks kept behind each full copy of the group descriptors.
     pub reserved_descriptor_blocks: u16,
     /// From which block of descriptors on they are spread over the device, if the feature meta_bg is set.
@@ -94,10 +100,7 @@ impl Superblock {
         if policy == Checksum::Strict && !matches {
             return Err(Refusal::Checksum(broken(Rule::SuperblockChecksum)));
         }
-        feature::check(
-            Incompat::from_bits_retain(raw.s_feature_incompat.get()),
-            RoCompat::from_bits_retain(raw.s_feature_ro_compat.get()),
-        )?;
+        feature::check(Incompat::from_bits_retain(raw.s_feature_incompat.get()))?;
         let checked = Self::check(&raw, matches).map_err(Refusal::Corrupt)?;
         let needed = checked.block_size.bytes_of(checked.blocks).unwrap_or(u64::MAX);
         if device.len() < needed {
@@ -130,14 +133,21 @@ impl Superblock {
         hold(sound && (descriptor_size >= 64 || !wide), Rule::DescriptorSize)?;
 
         let blocks = wide_number(wide, raw.s_blocks_count_lo.get(), raw.s_blocks_count_hi.get());
+        let cluster_ratio = cluster_ratio(raw, ro_compat)?;
         let first_data_block = u64::from(raw.s_first_data_block.get());
-        hold(first_data_block == u64::from(bytes == 1024), Rule::FirstDataBlock)?;
+        let behind_boot_sector = first_data_block == u64::from(bytes == 1024);
+        hold(behind_boot_sector || first_data_block == 0 && cluster_ratio > 1, Rule::FirstDataBlock)?;
         let in_groups = blocks.checked_sub(first_data_block).filter(|&count| count > 0);
         let in_groups = in_groups.ok_or(broken(Rule::BlockCount))?;
         hold(block_size.bytes_of(blocks).is_some(), Rule::BlockCount)?;
 
         let blocks_per_group = raw.s_blocks_per_group.get();
-        hold((1..=bits).contains(&blocks_per_group), Rule::BlocksPerGroup)?;
+        let most = u64::from(bits).saturating_mul(cluster_ratio.into());
+        hold((1..=most).contains(&blocks_per_group.into()), Rule::BlocksPerGroup)?;
+        if cluster_ratio > 1 {
+            let clusters = raw.s_clusters_per_group.get();
+            hold(clusters.checked_mul(cluster_ratio) == Some(blocks_per_group), Rule::BlocksPerGroup)?;
+        }
         let groups = in_groups.div_ceil(u64::from(blocks_per_group));
         hold(groups <= MOST_GROUPS, Rule::GroupCount)?;
         let groups = u32::try_from(groups).map_err(|_| broken(Rule::GroupCount))?;
@@ -170,8 +180,10 @@ impl Superblock {
         Ok(Self {
             block_size,
             blocks,
+            location: BlockNumber(u64::from(bytes == 1024)),
             first_data_block: BlockNumber(first_data_block),
             blocks_per_group,
+            cluster_ratio,
             groups,
             inodes,
             inodes_per_group,
@@ -183,6 +195,7 @@ impl Superblock {
             ro_compat,
             reserved_blocks: wide_number(wide, raw.s_r_blocks_count_lo.get(), raw.s_r_blocks_count_hi.get()),
             free_blocks: wide_number(wide, raw.s_free_blocks_count_lo.get(), raw.s_free_blocks_count_hi.get()),
+            overhead_clusters: raw.s_overhead_clusters.get(),
             reserved_descriptor_blocks,
             first_meta_group,
             backup_groups: [GroupNumber(one.get()), GroupNumber(other.get())],
@@ -219,6 +232,16 @@ impl Superblock {
         let before = u64::from(group.0).saturating_mul(self.blocks_per_group.into());
         BlockNumber(self.first_data_block.0.saturating_add(before))
     }
+}
+
+/// Clusters have the size of a block, or, with the feature bigalloc, of some more.
+fn cluster_ratio(raw: &format::Superblock, ro_compat: RoCompat) -> Result<u32, Corruption> {
+    if !ro_compat.contains(RoCompat::BIGALLOC) {
+        return Ok(1);
+    }
+    let log = raw.s_log_cluster_size.get();
+    let more = log.checked_sub(raw.s_log_block_size.get()).filter(|_| log <= format::LARGEST_LOG_CLUSTER_SIZE);
+    more.and_then(|more| 1u32.checked_shl(more)).ok_or(broken(Rule::ClusterSize))
 }
 
 fn checksum_matches(raw: &format::Superblock) -> bool {

@@ -40,7 +40,7 @@ pub(super) struct SystemZone {
     journal_inode: Option<InodeNumber>,
 }
 
-/// What the descriptors of all groups say together.
+/// What the descriptors of all groups say together, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     /// Blocks that are the file system's own, without the journal's.
@@ -79,7 +79,9 @@ impl SystemZone {
                 ranges.add(located.block_bitmap, 1, superblock.blocks);
                 ranges.add(located.inode_bitmap, 1, superblock.blocks);
                 ranges.add(located.inode_table, table, superblock.blocks);
-                totals.free_blocks = totals.free_blocks.saturating_add(located.free_blocks);
+                // The bitmaps, and so the descriptors, count clusters.
+                let free = located.free_blocks.saturating_mul(superblock.cluster_ratio.into());
+                totals.free_blocks = totals.free_blocks.saturating_add(free);
                 totals.free_inodes = totals.free_inodes.saturating_add(located.free_inodes);
             }
             if ranges.0.len() > MOST_RANGES {
@@ -87,6 +89,9 @@ impl SystemZone {
             }
         }
         ranges.sort();
+        if superblock.cluster_ratio > 1 {
+            totals.overhead = ranges.clusters(superblock).saturating_mul(superblock.cluster_ratio.into());
+        }
         let zone = Self {
             blocks: superblock.blocks,
             first: superblock.first_data_block.0,
@@ -163,6 +168,22 @@ impl Ranges {
             touches
         });
         self.0.shrink_to_fit();
+    }
+
+    /// How many clusters the blocks lie in.
+    fn clusters(&self, superblock: &Superblock) -> u64 {
+        let cluster = |block: u64| {
+            let within = block.saturating_sub(superblock.first_data_block.0);
+            within.checked_div(superblock.cluster_ratio.into()).unwrap_or(within)
+        };
+        let (mut count, mut counted) = (0u64, 0);
+        for range in &self.0 {
+            let first = cluster(range.start).max(counted);
+            let behind = cluster(range.end.saturating_sub(1)).saturating_add(1);
+            count = count.saturating_add(behind.saturating_sub(first));
+            counted = behind.max(counted);
+        }
+        count
     }
 
     fn overlaps(&self, range: Range) -> bool {

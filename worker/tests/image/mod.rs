@@ -41,6 +41,16 @@ impl Image {
         self.directory.path().join("source")
     }
 
+    /// Where the image lies.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("image")
+    }
+
+    /// Writes the bytes back, for other programs to look at.
+    pub fn save(&self) {
+        fs::write(self.path(), &self.bytes).unwrap();
+    }
+
     /// What debugfs prints.
     pub fn debugfs(&self, request: &str) -> String {
         let output = run(tool("debugfs").args(["-R", request]).arg(self.directory.path().join("image")));
