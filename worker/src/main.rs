@@ -120,7 +120,8 @@ fn device(channel: &Channel, confined: &Confined) -> Result<Result<Device, Refus
         Order::Device(range) => Some((range, fd?)),
         Order::Start(_) => None,
     })?;
-    Ok(Device::map(fd, range, confined).map_err(|_| setup(Failed { step: Step::Map, errno: 0 })))
+    let mapped = Device::map(fd, range, confined);
+    Ok(mapped.map_err(|errno| setup(Failed { step: Step::Map, errno: errno.raw_os_error() })))
 }
 
 /// The next order, if it is the one that is due.

@@ -14,8 +14,7 @@ use std::{io, mem, ops::Range, os::fd::OwnedFd, ptr, slice, sync::OnceLock};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::io::Errno;
 
-/// The status of a worker that met SIGBUS where nothing can be repaired.
-pub const EXIT_SIGBUS: i32 = 71;
+pub use lazaret_policy::exit::BUS as EXIT_SIGBUS;
 
 /// A mapped range of a device.
 #[derive(Debug)]

@@ -58,14 +58,18 @@ fn list(filesystem: &Filesystem, directory: &crate::ext4::Inode, cookie: u64) ->
     const NUMBERS: usize = 24;
     let mut entries = Vec::new();
     let mut room = Answer::CHUNK;
-    filesystem.read_dir(directory, cookie, &mut |entry| {
+    let read = filesystem.read_dir(directory, cookie, &mut |entry| {
         let Some(left) = room.checked_sub(entry.name.len().saturating_add(NUMBERS)) else {
             return ControlFlow::Break(());
         };
         room = left;
         entries.push(Entry { inode: entry.inode.value(), cookie: entry.cookie, name: entry.name.to_vec() });
         ControlFlow::Continue(())
-    })?;
+    });
+    // Entries before the damage are told first; whoever goes on after them gets the error.
+    if entries.is_empty() {
+        read?;
+    }
     Ok(Answer::List(entries))
 }
 
