@@ -3,7 +3,7 @@
 //! What holds here: there is no fork of a running program and no pid file. Until the mount is ready the second process
 //! is the caller's child and speaks on the caller's stderr; from then on it holds nothing of the caller's.
 
-use crate::exit::{Failure, words};
+use crate::exit::{Failure, say, words};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use std::ffi::OsStr;
@@ -29,7 +29,11 @@ pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> 
         stdout.read_to_end(&mut said).map_err(failed)?;
     }
     if let Some((&READY, rest)) = said.split_first() {
-        return std::io::stdout().write_all(rest).map_err(failed);
+        // The mount is there, whether or not somebody reads about it.
+        if let Err(error) = std::io::stdout().write_all(rest) {
+            say(&format!("stdout: {}", words(error)));
+        }
+        return Ok(());
     }
     // It has said on stderr why it ends.
     let status = child.wait().map_err(failed)?;

@@ -146,7 +146,9 @@ fn receive<M: Message>(
         return match channel.receive::<M>() {
             Ok((message, _)) => Ok(message),
             Err(ChannelError::Closed) => Err(ended(process)),
-            Err(error) => Err(Failure::system(format!("the worker cannot be understood, perhaps it is of another version: {error}"))),
+            Err(error) => Err(Failure::system(format!(
+                "the worker cannot be understood, perhaps it is of another version: {error}"
+            ))),
         };
     }
 }
