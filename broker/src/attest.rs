@@ -158,6 +158,7 @@ impl Proof {
     pub(crate) fn missing(&self, quarters: &Quarters) -> Vec<String> {
         let mut missing = quarters.given_up.clone();
         let layers = [
+            (is_zero(self.status.field("CapBnd")), "empty capability bounding set"),
             (self.layers.landlock > 0, "Landlock"),
             (self.layers.landlock == 0 || self.layers.scopes, "Landlock scopes"),
             (self.layers.mdwe, "PR_SET_MDWE"),

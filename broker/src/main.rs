@@ -16,6 +16,7 @@ mod fusermount;
 mod mount;
 mod mountinfo;
 mod options;
+mod process;
 mod proof;
 mod quarters;
 mod refusal;

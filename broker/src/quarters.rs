@@ -135,8 +135,9 @@ impl Plan {
         let what = match step {
             _ if !not_given(errno) => return false,
             Step::Bounding if self.bounding => {
+                // Told by whoever sees that it is not empty.
                 self.bounding = false;
-                "empty capability bounding set"
+                return true;
             }
             Step::Groups if self.groups => {
                 self.groups = false;

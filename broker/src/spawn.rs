@@ -7,25 +7,16 @@
 
 use crate::executable;
 use crate::exit::{Failure, words};
+use crate::process::Process;
 use crate::quarters::{Identity, Namespaces, Plan, Quarters};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getgid, getuid, pidfd_send_signal, pivot_root, setsid, waitid,
-};
+use rustix::process::{Pid, Signal, getgid, getuid, pivot_root, setsid};
 use rustix::thread::{CapabilitiesSecureBits, Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 use std::ffi::{CStr, c_long};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
-
-/// A process that was started here. Dropping it kills and reaps it.
-#[derive(Debug)]
-pub(crate) struct Process {
-    pid: Pid,
-    pidfd: OwnedFd,
-    reaped: bool,
-}
 
 /// What the child does between clone and exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +106,7 @@ fn attempt(plan: &Plan, channel: BorrowedFd<'_>, executable: BorrowedFd<'_>) -> 
     };
     drop(theirs);
     if plan.namespaces.contains(Namespaces::USER) {
-        write_maps(process.pid, plan).map_err(Refused::Map)?;
+        write_maps(process.pid(), plan).map_err(Refused::Map)?;
     }
     let _ = send(&ours, b"go", SendFlags::NOSIGNAL);
     // The child's end closes when it becomes the worker, or after it has said what failed.
@@ -284,7 +275,7 @@ fn clone(namespaces: Namespaces) -> Result<Option<Process>, Errno> {
     match i32::try_from(pid).ok().and_then(Pid::from_raw) {
         None => Ok(None),
         // SAFETY: the kernel has just made this fd, and nobody else knows it.
-        Some(pid) => Ok(Some(Process { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, reaped: false })),
+        Some(pid) => Ok(Some(Process::new(pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
     }
 }
 
@@ -295,39 +286,4 @@ fn check(result: c_long) -> Result<c_long, Errno> {
 fn last_errno() -> i32 {
     // SAFETY: libc's errno of this thread is always there.
     unsafe { *libc::__errno_location() }
-}
-
-impl Process {
-    /// Its number as this process sees it.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Kills it, whatever it is doing.
-    pub(crate) fn kill(&self) {
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-    }
-
-    /// Waits for its end and says how it ended; `None` if that is not to be known.
-    pub(crate) fn reap(&mut self) -> Option<WaitIdStatus> {
-        self.reaped = true;
-        let waited = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
-        waited.ok().flatten()
-    }
-}
-
-/// Readable once the process has ended.
-impl AsFd for Process {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if !self.reaped {
-            self.kill();
-            self.reap();
-        }
-    }
 }

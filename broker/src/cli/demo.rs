@@ -3,22 +3,20 @@
 //! What holds here: the demo is an ordinary client of a mount that another process serves; whatever happens, nothing of
 //! it stays; no byte of the image reaches the terminal unescaped.
 
+use super::listing::{Listed, Tree};
 use super::umount;
 use crate::device::Source;
 use crate::escape::escaped;
 use crate::exit::{Code, Failure, say, words};
 use crate::options::Options;
 use crate::signal::Signals;
-use crate::tool::{self, Image};
+use crate::tool::Image;
 use crate::worker::Worker;
 use lazaret_policy::message::Purpose;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
-use sha2::{Digest, Sha256};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::io::{Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -40,22 +38,6 @@ const DIRECTORIES: usize = 4;
 pub(super) struct Arguments {
     /// An image of your own instead of the sample
     image: Option<PathBuf>,
-}
-
-/// One line of a listing: what `ls -l` shows of an entry.
-struct Listed {
-    name: OsString,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    size: u64,
-    target: Option<OsString>,
-}
-
-/// What a listing is read from: the mount, or the worker itself.
-enum Tree<'a, 'b> {
-    Mounted(&'a Path),
-    Answered(&'a mut Image<'b>),
 }
 
 /// The demo's own directory, and the mount in it. Dropping it takes away both.
@@ -179,9 +161,7 @@ fn list(tree: &mut Tree<'_, '_>, sample: bool) -> Result<Option<Vec<OsString>>, 
 fn print_directory(title: &str, entries: &[Listed]) -> Result<(), Failure> {
     print(format_args!("{title} ({} entries)", entries.len()))?;
     for entry in entries.iter().take(LINES) {
-        let target = entry.target.as_ref().map(|target| format!(" -> {}", escaped(target))).unwrap_or_default();
-        let (mode, name) = (mode_words(entry.mode), escaped(&entry.name));
-        print(format_args!("  {mode} {:>5} {:>5} {:>10} {name}{target}", entry.uid, entry.gid, entry.size))?;
+        print(format_args!("  {entry}"))?;
     }
     if entries.len() > LINES {
         print(format_args!("  ... and {} more", entries.len() - LINES))?;
@@ -193,100 +173,6 @@ fn compare(file: &[OsString], seen: &str, expected: &str, origin: &str) -> Resul
     let shown: Vec<String> = file.iter().map(|part| escaped(part).to_string()).collect();
     print(format_args!("\n/{}\n  sha256 {seen}\n  {origin}: {expected}", shown.join("/")))?;
     if seen == expected { Ok(()) } else { Err(Failure::mount("a file was read wrongly: its hash differs")) }
-}
-
-impl Tree<'_, '_> {
-    /// The entries of a directory, by name.
-    fn list(&mut self, path: &[OsString]) -> Result<Vec<Listed>, Failure> {
-        let mut entries = match self {
-            Self::Mounted(root) => list_mounted(&path.iter().fold(root.to_path_buf(), |path, part| path.join(part))),
-            Self::Answered(image) => list_answered(image, path),
-        }?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
-    }
-
-    /// The sha256 of a file's content.
-    fn hash(&mut self, path: &[OsString]) -> Result<String, Failure> {
-        let mut hasher = Sha256::new();
-        match self {
-            Self::Mounted(root) => {
-                let path = path.iter().fold(root.to_path_buf(), |path, part| path.join(part));
-                let unread = |error: std::io::Error| Failure::mount(words(error)).about(&path);
-                let mut file = std::fs::File::open(&path).map_err(unread)?;
-                let mut bytes = vec![0; 1 << 17];
-                loop {
-                    match file.read(&mut bytes).map_err(unread)? {
-                        0 => break,
-                        length => hasher.update(&bytes[..length]),
-                    }
-                }
-            }
-            Self::Answered(image) => {
-                let inode = find(image, path)?;
-                image.read(inode, |bytes| hasher.update(bytes))?;
-            }
-        }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-}
-
-fn list_mounted(path: &Path) -> Result<Vec<Listed>, Failure> {
-    let unread = |error: std::io::Error| Failure::mount(words(error)).about(path);
-    let mut entries = vec![];
-    for entry in std::fs::read_dir(path).map_err(unread)? {
-        let entry = entry.map_err(unread)?;
-        let status = entry.metadata().map_err(unread)?;
-        let target = if status.is_symlink() { std::fs::read_link(entry.path()).ok() } else { None };
-        let (mode, uid, gid, size) = (status.mode(), status.uid(), status.gid(), status.size());
-        entries.push(Listed { name: entry.file_name(), mode, uid, gid, size, target: target.map(PathBuf::into) });
-    }
-    Ok(entries)
-}
-
-fn list_answered(image: &mut Image<'_>, path: &[OsString]) -> Result<Vec<Listed>, Failure> {
-    let inode = find(image, path)?;
-    let mut entries = vec![];
-    for entry in image.list(inode)? {
-        let status = image.attributes(entry.inode)?;
-        let link = u32::from(status.mode) & libc::S_IFMT == libc::S_IFLNK;
-        let target = if link { Some(OsString::from_vec(image.link(entry.inode)?)) } else { None };
-        let (mode, uid, gid, size) = (u32::from(status.mode), status.uid, status.gid, status.size);
-        entries.push(Listed { name: OsString::from_vec(entry.name), mode, uid, gid, size, target });
-    }
-    Ok(entries)
-}
-
-fn find(image: &mut Image<'_>, path: &[OsString]) -> Result<u32, Failure> {
-    path.iter().try_fold(tool::ROOT, |directory, name| image.find(directory, name.as_bytes()))
-}
-
-impl Listed {
-    fn is_directory(&self) -> bool {
-        self.mode & libc::S_IFMT == libc::S_IFDIR
-    }
-
-    /// A file worth reading.
-    fn is_file(&self) -> bool {
-        self.mode & libc::S_IFMT == libc::S_IFREG && (1..=64 << 20).contains(&self.size)
-    }
-}
-
-/// `drwxr-xr-x`.
-fn mode_words(mode: u32) -> String {
-    let kind = match mode & libc::S_IFMT {
-        libc::S_IFDIR => 'd',
-        libc::S_IFLNK => 'l',
-        libc::S_IFREG => '-',
-        libc::S_IFBLK => 'b',
-        libc::S_IFCHR => 'c',
-        libc::S_IFIFO => 'p',
-        libc::S_IFSOCK => 's',
-        _ => '?',
-    };
-    let letters = "rwxrwxrwx".chars().enumerate();
-    let bits = letters.map(|(place, letter)| if mode & (0o400 >> place) != 0 { letter } else { '-' });
-    std::iter::once(kind).chain(bits).collect()
 }
 
 /// The sample in a file of its own.
@@ -344,12 +230,5 @@ mod tests {
         let image = sample().unwrap();
         assert_eq!(image.len(), 8 << 20);
         assert_eq!(image[1080..1082], [0x53, 0xef], "the magic number of ext4");
-    }
-
-    #[test]
-    fn a_mode_reads_as_in_ls() {
-        assert_eq!(mode_words(0o40755), "drwxr-xr-x");
-        assert_eq!(mode_words(0o100640), "-rw-r-----");
-        assert_eq!(mode_words(0), "?---------");
     }
 }

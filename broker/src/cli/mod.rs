@@ -1,6 +1,7 @@
 //! The command line: which words there are. Each command is a file beside this one.
 
 mod demo;
+mod listing;
 mod mount;
 mod umount;
 
