@@ -59,6 +59,8 @@ pub enum Place {
         /// The byte within it.
         offset: u32,
     },
+    /// A block of the journal, counted within the journal.
+    Journal(u32),
     /// A range of the device in bytes.
     Device {
         /// Where it begins.
@@ -80,6 +82,7 @@ impl fmt::Display for Place {
             Self::Directory { inode, block, offset } => {
                 write!(f, "directory inode {inode}, block {block}, byte {offset}")
             }
+            Self::Journal(block) => write!(f, "block {block} of the journal"),
             Self::Device { offset, length } => {
                 write!(f, "bytes {offset} to {} of the device", offset.saturating_add(length))
             }
@@ -178,4 +181,20 @@ rules! {
     InlineData => "an inode with data in itself has room for it in an extended attribute, though it may be empty",
     InlineFlags => "an inode has its data in itself or in extents",
     InlineSize => "data in an inode is no longer than the room for it",
+    // Journal.
+    JournalInside => "a journal that has to be replayed lies in an inode of the file system",
+    JournalInode => "the journal's inode is a regular file, and every block of it is mapped",
+    JournalMagic => "the journal begins with its superblock, of version 1 or 2",
+    JournalBlockSize => "the journal's blocks are as long as those of the file system",
+    JournalLength => "the journal is no longer than its inode, and the log has blocks",
+    JournalStart => "the log begins within the journal",
+    JournalFeatures => "the journal uses only features that this reader knows",
+    JournalChecksumType => "the journal has one kind of checksums, and from version 2 on they are crc32c",
+    JournalSuperblockChecksum => "the journal's superblock matches its checksum",
+    JournalBlockChecksum => "the descriptors and revoke records of a transaction match their checksums",
+    JournalCommitChecksum => "a commit block matches its checksum, or the checksum of its transaction",
+    JournalDataChecksum => "a block in the log matches the checksum in its tag",
+    JournalRevoke => "the revoke records lie within their block",
+    JournalTarget => "a block in the log belongs to a block of the file system",
+    FastCommit => "the log ends without fast commits (fast_commit), which this reader does not replay",
 }

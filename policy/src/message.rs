@@ -164,6 +164,23 @@ pub struct Summary {
     pub uuid: [u8; 16],
     /// `s_volume_name`: bytes of the image. Escape before printing.
     pub label: [u8; 16],
+    /// What was replayed of the journal, in memory; all zeros for a clean file system.
+    pub journal: Replayed,
+}
+
+/// What a journal held that was not yet in its place. Nothing of it is written to the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Transactions with a commit block.
+    pub transactions: u32,
+    /// Blocks of the file system that are read from the journal.
+    pub blocks: u32,
+    /// Blocks that the journal held, and revoked.
+    pub revoked: u32,
+    /// Fast commits after the last transaction.
+    pub fast_commits: u32,
+    /// Inodes, names and ranges that these changed.
+    pub fast_changes: u32,
 }
 
 /// Why an image is not served.

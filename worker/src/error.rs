@@ -1,6 +1,7 @@
 //! What can go wrong while reading, and the only table of error numbers in the worker.
 
 use lazaret_policy::corruption::{Corruption, Place, Rule};
+use lazaret_policy::message::Refusal;
 use rustix::io::Errno;
 
 /// What the caller should be told.
@@ -51,6 +52,19 @@ impl Error {
     /// A broken rule at its place.
     pub fn corrupt(rule: Rule, place: Place) -> Self {
         Self::Corrupt(Corruption { rule, place })
+    }
+}
+
+/// Why a file system is not served, for what happened on the way to opening it. A device error is that; what only a
+/// request could meet does not occur there.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        match error {
+            Error::Device { offset } => Self::Device { offset },
+            Error::Corrupt(corruption) => Self::Corrupt(corruption),
+            Error::Checksum(corruption) => Self::Checksum(corruption),
+            _ => Self::OutOfMemory,
+        }
     }
 }
 

@@ -135,7 +135,7 @@ fn report(channel: &Channel, report: &Report) -> Result<(), BrokerGone> {
 }
 
 fn settings(start: &Start) -> Settings {
-    Settings { checksum: start.checksum }
+    Settings { checksum: start.checksum, memory: start.memory }
 }
 
 fn setup(Failed { step, errno }: Failed) -> Refusal {

@@ -46,6 +46,11 @@ impl Overlay {
         self.substitutes.is_empty()
     }
 
+    /// How many blocks are read elsewhere.
+    pub fn len(&self) -> usize {
+        self.substitutes.len()
+    }
+
     /// The substitutes for blocks that hold a byte of the range, rising.
     pub(super) fn within(&self, bytes: Range<u64>) -> &[Substitute] {
         if self.is_empty() || bytes.is_empty() {

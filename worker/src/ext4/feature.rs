@@ -6,6 +6,7 @@ use lazaret_policy::message::Refusal;
 /// What may be set in `s_feature_incompat`. An inode for a long extended attribute changes nothing about a file's
 /// data, and a guard against a second mount (mmp) nothing about reading.
 pub const READ: Incompat = Incompat::FILETYPE
+    .union(Incompat::RECOVER)
     .union(Incompat::META_BG)
     .union(Incompat::EXTENTS)
     .union(Incompat::SIXTY_FOUR_BIT)
@@ -35,8 +36,8 @@ mod tests {
     }
 
     #[test]
-    fn a_dirty_journal_and_data_in_inodes_are_refused() {
-        for refused in [Incompat::RECOVER, Incompat::JOURNAL_DEV, Incompat::INLINE_DATA, Incompat::COMPRESSION] {
+    fn a_journal_device_and_data_in_inodes_are_refused() {
+        for refused in [Incompat::JOURNAL_DEV, Incompat::INLINE_DATA, Incompat::COMPRESSION] {
             assert_eq!(check(refused), Err(Refusal::Incompat(refused.bits())));
         }
     }

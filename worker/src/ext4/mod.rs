@@ -26,6 +26,7 @@ mod htree;
 mod indirect;
 mod inline;
 pub mod inode;
+mod journal;
 pub mod map;
 mod record;
 #[cfg(test)]
@@ -38,7 +39,8 @@ pub mod xattr;
 mod xattr_entry;
 
 use lazaret_policy::corruption::{Place, Rule};
-use lazaret_policy::message::{Checksum, Refusal};
+use lazaret_policy::feature::Incompat;
+use lazaret_policy::message::{Checksum, Refusal, Replayed};
 
 pub use self::dir::DirEntry;
 pub use self::inode::{FileKind, Inode, InodeFlags, Timestamp};
@@ -64,29 +66,59 @@ pub struct Filesystem {
     nodes: NodeCache,
     totals: Totals,
     journal_blocks: u64,
+    replayed: Replayed,
 }
 
 /// How a file system is to be read.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// What a wrong checksum does.
     pub checksum: Checksum,
+    /// Bytes of the worker's heap. What is kept of a journal may take half of them.
+    pub memory: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { checksum: Checksum::default(), memory: 64 << 20 }
+    }
 }
 
 /// One block of a directory or of attributes, a copy.
 pub type Block = Box<[u8]>;
 
 impl Filesystem {
-    /// Reads and checks the superblock, and goes once over the group descriptors.
+    /// Reads and checks the superblock, and goes once over the group descriptors. A journal that was not replayed is
+    /// read as if it had been; the device stays as it is.
     ///
     /// # Errors
     /// Why this is not, or not yet, a file system that can be read.
     pub fn open(device: Device, settings: Settings) -> Result<Self, Refusal> {
+        let fs = Self::open_unrecovered(device, settings)?;
+        if !fs.superblock.incompat.contains(Incompat::RECOVER) {
+            return Ok(fs);
+        }
+        let recovered = journal::recover(&fs, settings.memory >> 1)?;
+        // Nothing of what was read before holds any more, the superblock neither.
+        let mut device = fs.into_device();
+        device.set_overlay(recovered.overlay);
+        let mut fs = Self::open_unrecovered(device, settings)?;
+        fs.replayed = recovered.replayed;
+        Ok(fs)
+    }
+
+    fn into_device(self) -> Device {
+        self.device
+    }
+
+    /// As the device has it, whatever a journal may say.
+    fn open_unrecovered(device: Device, settings: Settings) -> Result<Self, Refusal> {
         let superblock = Superblock::read(&device, settings.checksum)?;
         let verifier = Verifier::new(&superblock, settings.checksum);
         let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
         let nodes = NodeCache::new(superblock.block_size);
-        let mut fs = Self { device, superblock, verifier, zone, nodes, totals, journal_blocks: 0 };
+        let replayed = Replayed::default();
+        let mut fs = Self { device, superblock, verifier, zone, nodes, totals, journal_blocks: 0, replayed };
 
         // A broken journal is nothing to a reader of a clean file system.
         let journal = fs.superblock.journal_inode.and_then(|number| fs.any_inode(number).ok());
@@ -101,6 +133,11 @@ impl Filesystem {
     /// The superblock, checked.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
+    }
+
+    /// What was replayed of the journal; all zeros for a clean file system.
+    pub fn replayed(&self) -> Replayed {
+        self.replayed
     }
 
     /// The device that the file system is read from.

@@ -13,7 +13,6 @@ use super::feature;
 use super::format;
 use super::units::{BlockNumber, BlockSize, GroupNumber, InodeNumber, u64_from};
 use crate::device::Device;
-use crate::error::Error;
 
 /// The most groups that are read: 256 TiB with blocks of 4 KiB. A bound of this reader, on work and memory at opening.
 const MOST_GROUPS: u64 = 1 << 21;
@@ -91,7 +90,7 @@ impl Superblock {
         if device.len() < needed {
             return Err(Refusal::TooShort { length: device.len(), needed });
         }
-        device.read_at(format::SUPERBLOCK_OFFSET, raw.as_mut_bytes()).map_err(refusal)?;
+        device.read_at(format::SUPERBLOCK_OFFSET, raw.as_mut_bytes()).map_err(Refusal::from)?;
 
         if raw.s_magic.get() != format::SUPERBLOCK_MAGIC {
             return Err(Refusal::NotExt);
@@ -250,16 +249,6 @@ fn checksum_matches(raw: &format::Superblock) -> bool {
     }
     let covered = raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered);
     crc32c(!0, covered) == raw.s_checksum.get()
-}
-
-/// A device error is that, and whatever else could come from reading it is not possible here.
-fn refusal(error: Error) -> Refusal {
-    match error {
-        Error::Device { offset } => Refusal::Device { offset },
-        Error::Corrupt(corruption) => Refusal::Corrupt(corruption),
-        Error::Checksum(corruption) => Refusal::Checksum(corruption),
-        _ => Refusal::OutOfMemory,
-    }
 }
 
 fn wide_number(wide: bool, low: u32, high: u32) -> u64 {

@@ -26,6 +26,27 @@ pub struct ByteOffset(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileOffset(pub u64);
 
+/// A block of the journal, counted from the journal's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JournalBlock(pub u32);
+
+/// The number of a transaction. It wraps, so that none is the first and none the last: there is no order but
+/// [`Self::is_after`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TransactionId(pub u32);
+
+impl TransactionId {
+    /// The transaction that follows.
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    /// Whether it is later than another, given that the two are less than 2^31 apart.
+    pub fn is_after(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).cast_signed() > 0
+    }
+}
+
 /// An inode's number. There is no inode 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InodeNumber(NonZeroU32);
@@ -153,6 +174,13 @@ mod tests {
         assert_eq!(size.within_block(FileOffset(4096 * 7 + 5)), 5);
         assert_eq!(size.blocks_for(4097), 2);
         assert_eq!(size.blocks_for(u64::MAX), 1 << 52);
+    }
+
+    #[test]
+    fn transactions_wrap() {
+        let (last, first) = (TransactionId(u32::MAX), TransactionId(u32::MAX).next());
+        assert_eq!(first, TransactionId(0));
+        assert!(first.is_after(last) && !last.is_after(first) && !first.is_after(first));
     }
 
     #[test]

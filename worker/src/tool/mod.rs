@@ -86,5 +86,6 @@ pub fn summary(filesystem: &Filesystem) -> Summary {
         ro_compat: superblock.ro_compat.bits(),
         uuid: superblock.uuid,
         label: superblock.label,
+        journal: filesystem.replayed(),
     }
 }

@@ -1,0 +1,81 @@
+//! A journal that was not replayed: read as if it had been, and never written.
+//!
+//! What always holds here: the device stays as it is. What a replay would write is kept as an [`Overlay`], which says
+//! where the newest copy of a block lies; the memory for it is bounded ([`Budget`]), and an image that needs more is
+//! refused. On the way of a read this comes once, when the file system is opened: superblock → journal → overlay, then
+//! everything is read again through the overlay.
+//!
+//! - `format`: the structures, big-endian, only there.
+//! - `superblock`: the journal's own superblock, checked. `log`: its blocks on the device.
+//! - `walk`: the blocks of a transaction, one after the other. `tag`: what a descriptor says.
+//! - `recovery`: scan, revoke, replay. `fast_commit`: what follows the log.
+
+mod checksum;
+mod fast_commit;
+mod format;
+mod log;
+mod recovery;
+mod superblock;
+mod tag;
+mod walk;
+
+use lazaret_policy::message::{Refusal, Replayed};
+
+use self::log::Log;
+use super::Filesystem;
+use super::units::u64_from;
+use crate::device::Overlay;
+
+/// What a replay would have written.
+pub(super) struct Recovered {
+    /// The newest copies.
+    pub(super) overlay: Overlay,
+    /// The same in numbers.
+    pub(super) replayed: Replayed,
+}
+
+/// Reads the journal of a file system that says it has to be replayed, in at most so many bytes of memory.
+///
+/// # Errors
+/// The journal is not within the file system, or is damaged where the kernel would not replay it either; or the memory
+/// is not enough.
+pub(super) fn recover(fs: &Filesystem, memory: u64) -> Result<Recovered, Refusal> {
+    let mut budget = Budget(memory);
+    let log = Log::open(fs, &mut budget)?;
+    let recovery = recovery::run(&log, &mut budget)?;
+    fast_commit::refuse(&log, recovery.next)?;
+    let overlay = Overlay::new(fs.superblock().block_size.bytes(), recovery.substitutes);
+    let blocks = u32::try_from(overlay.len()).unwrap_or(u32::MAX);
+    let replayed = Replayed { blocks, ..recovery.replayed };
+    Ok(Recovered { overlay, replayed })
+}
+
+/// Bytes of memory that may still be taken.
+pub(super) struct Budget(u64);
+
+impl Budget {
+    fn spend(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.0 = self.0.checked_sub(u64_from(bytes)).ok_or(Refusal::OutOfMemory)?;
+        Ok(())
+    }
+
+    /// Room for so many elements, and half of it again for as long as they are sorted.
+    fn vector<T>(&mut self, length: usize) -> Result<Vec<T>, Refusal> {
+        let bytes = length.checked_mul(size_of::<T>()).ok_or(Refusal::OutOfMemory)?;
+        self.spend(bytes.saturating_add(bytes >> 1))?;
+        let mut vector = Vec::new();
+        vector.try_reserve_exact(length).map_err(|_| Refusal::OutOfMemory)?;
+        Ok(vector)
+    }
+
+    /// Appends an element. A vector that is full doubles, and for a moment exists twice.
+    fn push<T>(&mut self, vector: &mut Vec<T>, element: T) -> Result<(), Refusal> {
+        if vector.len() == vector.capacity() {
+            let more = vector.len().max(64);
+            self.spend(more.saturating_mul(size_of::<T>()).saturating_mul(2))?;
+            vector.try_reserve_exact(more).map_err(|_| Refusal::OutOfMemory)?;
+        }
+        vector.push(element);
+        Ok(())
+    }
+}
