@@ -197,4 +197,7 @@ rules! {
     JournalRevoke => "the revoke records lie within their block",
     JournalTarget => "a block in the log belongs to a block of the file system",
     FastCommit => "the log ends without fast commits (fast_commit), which this reader does not replay",
+    // Casefold and encryption.
+    EncryptedName => "the name of an entry in an encrypted directory has at least 16 bytes",
+    EncryptedTarget => "the target of an encrypted symbolic link has at least 16 bytes and fits its place",
 }

@@ -40,6 +40,9 @@ pub enum Error {
     /// A name of more than 255 bytes.
     #[error("name too long")]
     NameTooLong,
+    /// The content of an encrypted file.
+    #[error("encrypted, and there is no key")]
+    NoKey,
     /// The request makes no sense for this object.
     #[error("invalid argument")]
     Invalid,
@@ -81,6 +84,7 @@ impl From<&Error> for Errno {
             Error::NotDirectory => Errno::NOTDIR,
             Error::IsDirectory => Errno::ISDIR,
             Error::NameTooLong => Errno::NAMETOOLONG,
+            Error::NoKey => Errno::NOKEY,
             Error::Invalid => Errno::INVAL,
         }
     }

@@ -12,16 +12,21 @@ use zerocopy::FromBytes;
 
 use super::checksum::{Kind, crc32c};
 use super::format;
+use super::hash::NameHash;
 use super::htree::{self, Answer};
 use super::inode::{FileKind, Inode, InodeFlags};
 use super::map::MappingKind;
-use super::record::{Records, is_name, record_length};
+use super::name::{Match, Naming, Wanted};
+use super::record::{Records, record_length};
 use super::units::{FileOffset, InodeNumber, LogicalBlock, u64_from, usize_from};
 use super::{Block, Filesystem};
 use crate::error::{Error, Result};
 
 /// How many bytes of a directory one call may look at.
 const MOST_BYTES: u64 = 256 << 20;
+
+/// How many bytes it is worth to show a name of ciphertext.
+const ENCODING: u64 = 512;
 
 /// The bit of a cookie that remembers damage before it, above any position: a directory ends below 2^48.
 const DAMAGED: u64 = 1 << 62;
@@ -43,28 +48,27 @@ impl Filesystem {
     /// The inode that a name stands for, if the directory has the name.
     ///
     /// # Errors
-    /// [`Error::NotDirectory`]; [`Error::NameTooLong`]; the damage of a block in which the name may be, if it is in no
+    /// [`Error::NotDirectory`]; [`Error::NameTooLong`]; [`Error::Invalid`] for what is not UTF-8 where only that may be,
+    /// unless there is such a name; the damage of a block in which the name may be, if it is in no
     /// other: [`Error::Corrupt`], [`Error::Checksum`], [`Error::Device`]; [`Error::Budget`].
     pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Result<Option<InodeNumber>> {
         check_kind(directory)?;
-        if name.len() > 255 {
-            return Err(Error::NameTooLong);
-        }
-        if !is_name(name) {
-            return Ok(None);
-        }
-        if !self.is_hashed(directory) {
-            return self.lookup_linear(directory, name, self.directory_blocks(directory));
-        }
-        // They stand in front of the tree's root and are in no leaf.
-        if name == b"." || name == b".." {
-            return self.lookup_linear(directory, name, 1);
-        }
-        match htree::lookup(self, directory, name)? {
-            Answer::Found(number) => Ok(Some(number)),
-            Answer::Absent => Ok(None),
-            Answer::Unknown => self.lookup_linear(directory, name, self.directory_blocks(directory)),
-        }
+        let naming = Naming::of(self, directory);
+        let Some(wanted) = naming.wanted(name)? else { return Ok(None) };
+        let blocks = self.directory_blocks(directory);
+        let found = if !self.is_hashed(directory) {
+            self.lookup_linear(directory, naming, &wanted, blocks)?
+        } else if name == b"." || name == b".." {
+            // They stand in front of the tree's root and are in no leaf.
+            self.lookup_linear(directory, naming, &wanted, 1)?
+        } else {
+            match htree::lookup(self, directory, naming, &wanted)? {
+                Answer::Found(number) => Some(number),
+                Answer::Absent if !naming.may_lie_elsewhere(name) => None,
+                Answer::Absent | Answer::Unknown => self.lookup_linear(directory, naming, &wanted, blocks)?,
+            }
+        };
+        found.map_or_else(|| naming.absent(name), |number| Ok(Some(number)))
     }
 
     /// Visits the entries after `cookie` in the order they lie in, until `visit` breaks; 0 begins. `.` and `..` are
@@ -86,6 +90,8 @@ impl Filesystem {
         if cookie & DAMAGED != 0 {
             damage = Some(Error::corrupt(Rule::DirectoryWhole, Place::Inode(directory.number.value())));
         }
+        let naming = Naming::of(self, directory);
+        let hash = self.shown_hash(directory, naming);
         let mut budget = Budget::new();
         let mut at = FileOffset(cookie & !DAMAGED);
         while let Some((block, begin)) = self.within(directory, at) {
@@ -94,7 +100,8 @@ impl Filesystem {
             at = FileOffset(begin.saturating_add(size.bytes().into()));
             match self.directory_block(directory, block) {
                 Ok(Some((bytes, _))) => {
-                    for record in Records::of(&bytes, self.superblock().inodes) {
+                    let records = Records::of(&bytes, self.superblock().inodes);
+                    for record in records.with_hashes(naming.keeps_hashes()) {
                         let record = match record {
                             Ok(record) => record,
                             Err((rule, offset)) => {
@@ -103,13 +110,19 @@ impl Filesystem {
                             }
                         };
                         let Some(inode) = record.inode.filter(|_| record.begin >= skip) else { continue };
-                        if !is_name(record.name) {
-                            damage.get_or_insert(broken(directory, block, Rule::DirectoryName, record.begin));
-                            continue;
+                        if naming.is_encrypted() {
+                            budget.spend(ENCODING)?;
                         }
+                        let name = match naming.show(&record, hash) {
+                            Ok(name) => name,
+                            Err(rule) => {
+                                damage.get_or_insert(broken(directory, block, rule, record.begin));
+                                continue;
+                            }
+                        };
                         let flag = if damage.is_some() { DAMAGED } else { 0 };
                         let cookie = begin.saturating_add(u64_from(record.end)) | flag;
-                        let entry = DirEntry { inode, kind: self.kind(record.file_type), name: record.name, cookie };
+                        let entry = DirEntry { inode, kind: self.kind(record.file_type), name: &name, cookie };
                         if visit(entry).is_break() {
                             return Ok(());
                         }
@@ -126,15 +139,21 @@ impl Filesystem {
     }
 
     /// Block after block. What is found counts, though a block before it may be damaged.
-    fn lookup_linear(&self, directory: &Inode, name: &[u8], blocks: u64) -> Result<Option<InodeNumber>> {
+    fn lookup_linear(
+        &self,
+        directory: &Inode,
+        naming: Naming,
+        wanted: &Wanted<'_>,
+        blocks: u64,
+    ) -> Result<Option<InodeNumber>> {
         let size = self.superblock().block_size;
-        let mut budget = Budget::new();
+        let mut search = Search::new(naming, wanted);
         let (mut damage, mut at) = (None, FileOffset(0));
         while let Some((block, begin)) = self.within(directory, at).filter(|(block, _)| u64::from(block.0) < blocks) {
-            budget.spend(size.bytes().into())?;
+            search.budget.spend(size.bytes().into())?;
             at = FileOffset(begin.saturating_add(size.bytes().into()));
             let found = match self.directory_block(directory, block) {
-                Ok(Some((bytes, _))) => self.find(directory, block, &bytes, name),
+                Ok(Some((bytes, _))) => self.find(directory, block, &bytes, &mut search),
                 Ok(None) => {
                     at = self.behind_hole(directory, begin);
                     Ok(None)
@@ -150,24 +169,44 @@ impl Filesystem {
                 Err(error) => return Err(error),
             }
         }
-        damage.map_or(Ok(None), Err)
+        match damage {
+            Some(error) if search.alike.is_none() => Err(error),
+            _ => Ok(search.alike),
+        }
     }
 
-    /// The inode that a name stands for in one block.
+    /// The inode that the name stands for in one block. What is only alike is kept with the search.
     pub(super) fn find(
         &self,
         directory: &Inode,
         block: LogicalBlock,
         bytes: &[u8],
-        name: &[u8],
+        search: &mut Search<'_>,
     ) -> Result<Option<InodeNumber>> {
-        for record in Records::of(bytes, self.superblock().inodes) {
+        for record in Records::of(bytes, self.superblock().inodes).with_hashes(search.naming.keeps_hashes()) {
             let record = record.map_err(|(rule, offset)| broken(directory, block, rule, offset))?;
-            if record.name == name && record.inode.is_some() {
-                return Ok(record.inode);
+            let Some(inode) = record.inode else { continue };
+            match search.wanted.matches(record.name, &mut search.budget)? {
+                Match::Same => return Ok(Some(inode)),
+                Match::Alike => search.alike = search.alike.or(Some(inode)),
+                Match::No => (),
             }
         }
         Ok(None)
+    }
+
+    /// The hash that the kernel shows ciphertext with. It goes by a tree where there is one, and where one block is all,
+    /// as if there were; elsewhere it computes none.
+    fn shown_hash(&self, directory: &Inode, naming: Naming) -> Option<NameHash> {
+        let superblock = self.superblock();
+        if !naming.is_encrypted() || naming.keeps_hashes() || !superblock.compat.contains(Compat::DIR_INDEX) {
+            None
+        } else if self.is_hashed(directory) {
+            htree::hash(self, directory).ok().flatten()
+        } else {
+            let alone = superblock.block_size.blocks_for(directory.size) == 1;
+            superblock.name_hash(superblock.hash_version).filter(|_| alone)
+        }
     }
 
     /// A block of a directory that matches its checksum, and what it is; none where there is a hole.
@@ -257,6 +296,22 @@ pub(super) enum Role {
     Node,
 }
 
+/// A search for a name through blocks of a directory.
+pub(super) struct Search<'a> {
+    naming: Naming,
+    wanted: &'a Wanted<'a>,
+    /// What it may still cost.
+    pub(super) budget: Budget,
+    /// The first entry that has the name in another case.
+    pub(super) alike: Option<InodeNumber>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(naming: Naming, wanted: &'a Wanted<'a>) -> Self {
+        Self { naming, wanted, budget: Budget::new(), alike: None }
+    }
+}
+
 /// What is left of the bytes that one call may look at.
 pub(super) struct Budget(u64);
 
@@ -310,6 +365,7 @@ mod tests {
     use lazaret_policy::message::Checksum;
 
     use super::super::Settings;
+    use super::super::record::is_name;
     use super::super::sample::{Sample, directory, names};
     use super::*;
 

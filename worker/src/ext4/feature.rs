@@ -14,7 +14,9 @@ pub const READ: Incompat = Incompat::FILETYPE
     .union(Incompat::FLEX_BG)
     .union(Incompat::EA_INODE)
     .union(Incompat::CSUM_SEED)
-    .union(Incompat::LARGEDIR);
+    .union(Incompat::LARGEDIR)
+    .union(Incompat::ENCRYPT)
+    .union(Incompat::CASEFOLD);
 
 /// Refuses what this reader does not read. `s_feature_ro_compat` refuses nothing: by the rule of the format it concerns
 /// writers only, and clusters (bigalloc) only change what is counted.

@@ -38,6 +38,12 @@ pub const CREATOR_LINUX: u32 = 0;
 pub const FLAG_SIGNED_HASH: u32 = 1;
 /// `s_flags`: directory hashes take bytes as unsigned.
 pub const FLAG_UNSIGNED_HASH: u32 = 2;
+/// `s_encoding`: UTF-8, folded by Unicode 12.1.
+pub const ENCODING_UTF8_12_1: u16 = 1;
+/// `s_encoding_flags`: names are UTF-8 and nothing else.
+pub const ENCODING_STRICT: u16 = 1;
+/// `s_encoding_flags`: what a hash tree does not have is not searched for block by block.
+pub const ENCODING_NO_COMPAT_FALLBACK: u16 = 2;
 
 /// `struct ext4_super_block`.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -356,6 +362,17 @@ pub struct HtreeTail {
     pub dt_checksum: U32,
 }
 layout!(HtreeTail: 8, dt_checksum @ 4);
+
+/// What stands behind a name in a directory that is encrypted and folds case, at the next multiple of 4 bytes:
+/// `struct ext4_dir_entry_hash`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct DirEntryHash {
+    pub hash: U32,
+    pub minor_hash: U32,
+}
+layout!(DirEntryHash: 8, minor_hash @ 4);
 
 /// `h_magic`, in the body of an inode and in a block alike.
 pub const XATTR_MAGIC: u32 = 0xea02_0000;

@@ -15,17 +15,8 @@ pub enum HashVersion {
     Tea,
 }
 
-impl HashVersion {
-    /// From the byte in the root of a hash tree; none for what this reader does not know.
-    pub fn of(byte: u8) -> Option<Self> {
-        Some(match byte {
-            0 => Self::Legacy,
-            1 => Self::HalfMd4,
-            2 => Self::Tea,
-            _ => return None,
-        })
-    }
-}
+/// The hash of directories that are encrypted and fold case. It takes a key, so it is found and never computed here.
+pub const SIPHASH: u8 = 6;
 
 /// A way to hash names: all that a directory and its superblock say about it.
 #[derive(Clone, Copy, Debug)]
@@ -39,17 +30,45 @@ pub struct NameHash {
 }
 
 impl NameHash {
+    /// From the byte in the root of a hash tree, or in the superblock. The kernel leaves it to the superblock whether
+    /// bytes are unsigned; e2fsprogs also knows three versions that are so by themselves. None for those that this
+    /// reader does not know, and for [`SIPHASH`].
+    pub fn by_version(version: u8, unsigned: bool, seed: [u32; 4]) -> Option<Self> {
+        let (version, always_unsigned) = match version {
+            0 => (HashVersion::Legacy, false),
+            1 => (HashVersion::HalfMd4, false),
+            2 => (HashVersion::Tea, false),
+            3 => (HashVersion::Legacy, true),
+            4 => (HashVersion::HalfMd4, true),
+            5 => (HashVersion::Tea, true),
+            _ => return None,
+        };
+        Some(Self { version, unsigned: unsigned || always_unsigned, seed })
+    }
+
     /// The hash that a tree is sorted by. Bit 0 is never set: the tree keeps a mark there.
     pub fn of(&self, name: &[u8]) -> u32 {
-        let hash = match self.version {
-            HashVersion::Legacy => self.legacy(name),
-            HashVersion::HalfMd4 => self.chained(name, half_md4)[1],
-            HashVersion::Tea => self.chained(name, tea)[0],
+        let [hash, _] = self.both(name);
+        hash
+    }
+
+    /// The hash, and the minor one, which orders what has the same; [`HashVersion::Legacy`] has none.
+    pub fn both(&self, name: &[u8]) -> [u32; 2] {
+        let [hash, minor] = match self.version {
+            HashVersion::Legacy => [self.legacy(name), 0],
+            HashVersion::HalfMd4 => {
+                let [_, hash, minor, _] = self.chained(name, half_md4);
+                [hash, minor]
+            }
+            HashVersion::Tea => {
+                let [hash, minor, ..] = self.chained(name, tea);
+                [hash, minor]
+            }
         };
         // The highest value means "the end" to those who keep a hash as a position.
         match hash & !1 {
-            0xffff_fffe => 0xffff_fffc,
-            hash => hash,
+            0xffff_fffe => [0xffff_fffc, minor],
+            hash => [hash, minor],
         }
     }
 
@@ -162,20 +181,27 @@ mod tests {
         ];
         let ascii = ascii.map(|(name, hashes)| (name.as_bytes(), hashes, hashes));
         for (name, signed, unsigned) in ascii.into_iter().chain(BYTES) {
-            for (expected, is_unsigned) in [(signed, false), (unsigned, true)] {
-                let hashes = [0, 1, 2].map(|version| {
-                    let version = HashVersion::of(version).unwrap();
-                    NameHash { version, unsigned: is_unsigned, seed: SEED }.of(name)
-                });
+            for (expected, is_unsigned, versions) in
+                [(signed, false, [0, 1, 2]), (unsigned, true, [0, 1, 2]), (unsigned, false, [3, 4, 5])]
+            {
+                let hashes = versions.map(|version| NameHash::by_version(version, is_unsigned, SEED).unwrap().of(name));
                 assert_eq!(hashes, expected, "{name:?} {is_unsigned}");
             }
         }
     }
 
     #[test]
-    fn a_seed_of_zeros_is_that_of_md4_and_versions_are_three() {
+    fn a_seed_of_zeros_is_that_of_md4_and_six_versions_can_be_computed() {
         let hash = NameHash { version: HashVersion::HalfMd4, unsigned: false, seed: [0; 4] };
         assert_eq!(hash.of(b"abc"), 0xd196a868);
-        assert_eq!((3..=255).find_map(HashVersion::of), None);
+        assert!((6..=255).find_map(|version| NameHash::by_version(version, false, [0; 4])).is_none());
+    }
+
+    /// From the same command; the minor hash stands behind the hash.
+    #[test]
+    fn minor_hashes_are_those_of_e2fsprogs() {
+        let both = |version, name: &[u8]| NameHash::by_version(version, false, [0; 4]).unwrap().both(name);
+        assert_eq!(both(1, b"Readme"), [0xd5a55c56, 0x88141dc6]);
+        assert_eq!(both(1, b"readme"), [0xede2a39c, 0xa0b0e277]);
     }
 }

@@ -9,9 +9,10 @@ use lazaret_policy::feature::Incompat;
 use zerocopy::FromBytes;
 
 use super::checksum::crc32c;
-use super::dir::{Budget, Role, broken};
-use super::hash::{HashVersion, NameHash};
+use super::dir::{Budget, Role, Search, broken};
+use super::hash::{NameHash, SIPHASH};
 use super::inode::Inode;
+use super::name::{Naming, Wanted};
 use super::record::record_length;
 use super::units::{InodeNumber, LogicalBlock};
 use super::{Block, Filesystem, format};
@@ -28,33 +29,43 @@ pub(super) enum Answer {
 }
 
 /// Looks a name up by its hash: reads one block a level, and more leaves only where hashes collide.
-pub(super) fn lookup(fs: &Filesystem, directory: &Inode, name: &[u8]) -> Result<Answer> {
-    let mut budget = Budget::new();
-    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, &mut budget)?;
-    let info = root.info();
-    let version = info.and_then(|info| HashVersion::of(info.hash_version).filter(|_| info.unused_flags & 1 == 0));
-    let Some(version) = version else { return Ok(Answer::Unknown) };
-    let depth = info.map_or(0, |info| info.indirect_levels);
+pub(super) fn lookup(fs: &Filesystem, directory: &Inode, naming: Naming, wanted: &Wanted<'_>) -> Result<Answer> {
+    let mut search = Search::new(naming, wanted);
+    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, &mut search.budget)?;
+    let hash = match root.version() {
+        // Where a hash with a key stands behind each name, it is also what the tree is sorted by, and nowhere else.
+        Some(SIPHASH) if naming.keeps_hashes() => wanted.hash(None),
+        Some(version) if !naming.keeps_hashes() => {
+            fs.superblock().name_hash(version).and_then(|hash| wanted.hash(Some(hash)))
+        }
+        _ => None,
+    };
+    let Some(hash) = hash else { return Ok(Answer::Unknown) };
+    let depth = root.info().map_or(0, |info| info.indirect_levels);
     if depth > if fs.superblock().incompat.contains(Incompat::LARGEDIR) { 2 } else { 1 } {
         return Err(broken(directory, LogicalBlock(0), Rule::HtreeDepth, INDIRECT_LEVELS));
     }
-    let unsigned = fs.superblock().hash_unsigned;
-    let hash = NameHash { version, unsigned, seed: fs.superblock().hash_seed }.of(name);
 
-    let mut path = Path { fs, directory, depth: depth.into(), levels: vec![root], budget };
+    let mut path = Path { fs, directory, depth: depth.into(), levels: vec![root], search };
     path.start(hash)?;
     loop {
         let leaf = path.child()?;
-        path.budget.spend(fs.superblock().block_size.bytes().into())?;
+        path.search.budget.spend(fs.superblock().block_size.bytes().into())?;
         if let Some((bytes, _)) = fs.directory_block(directory, leaf)?
-            && let Some(number) = fs.find(directory, leaf, &bytes, name)?
+            && let Some(number) = fs.find(directory, leaf, &bytes, &mut path.search)?
         {
             return Ok(Answer::Found(number));
         }
         if !path.advance(hash)? {
-            return Ok(Answer::Absent);
+            return Ok(path.search.alike.map_or(Answer::Absent, Answer::Found));
         }
     }
+}
+
+/// How the names of a directory with a tree are hashed; none if this reader cannot.
+pub(super) fn hash(fs: &Filesystem, directory: &Inode) -> Result<Option<NameHash>> {
+    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, &mut Budget::new())?;
+    Ok(root.version().and_then(|version| fs.superblock().name_hash(version)))
 }
 
 /// Where `indirect_levels` lies.
@@ -67,7 +78,7 @@ struct Path<'a> {
     /// How many levels of nodes lie beneath the root.
     depth: usize,
     levels: Vec<Level>,
-    budget: Budget,
+    search: Search<'a>,
 }
 
 impl Path<'_> {
@@ -99,7 +110,7 @@ impl Path<'_> {
     fn descend(&mut self, which: impl Fn(&Level) -> usize) -> Result<()> {
         while self.levels.len() <= self.depth {
             let child = self.child()?;
-            let mut level = Level::read(self.fs, self.directory, child, Role::Node, &mut self.budget)?;
+            let mut level = Level::read(self.fs, self.directory, child, Role::Node, &mut self.search.budget)?;
             level.at = which(&level);
             self.levels.push(level);
         }
@@ -150,6 +161,11 @@ impl Level {
     /// The description of the whole tree, if this is its root.
     fn info(&self) -> Option<&format::HtreeRoot> {
         format::HtreeRoot::ref_from_prefix(&self.bytes).ok().map(|(root, _)| root)
+    }
+
+    /// Which hash the tree is sorted by, in its root.
+    fn version(&self) -> Option<u8> {
+        self.info().filter(|info| info.unused_flags & 1 == 0).map(|info| info.hash_version)
     }
 
     fn entries(&self) -> &[format::HtreeEntry] {
@@ -248,6 +264,7 @@ mod tests {
 
     use lazaret_policy::corruption::Corruption;
 
+    use super::super::hash::HashVersion;
     use super::super::inode::InodeFlags;
     use super::super::sample::{Sample, directory, names};
     use super::*;

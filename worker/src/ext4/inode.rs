@@ -190,6 +190,11 @@ impl Filesystem {
         if flags.contains(InodeFlags::INLINE_DATA) && !superblock.incompat.contains(Incompat::INLINE_DATA) {
             return Err(broken(Rule::InodeFlags));
         }
+        let unnamed = (flags.contains(InodeFlags::ENCRYPT) && !superblock.incompat.contains(Incompat::ENCRYPT))
+            || (flags.contains(InodeFlags::CASEFOLD) && !superblock.incompat.contains(Incompat::CASEFOLD));
+        if unnamed {
+            return Err(broken(Rule::InodeFlags));
+        }
         // Its hash tree would be taken for empty entries, and they have checksums elsewhere.
         let hashed = kind == FileKind::Directory && flags.contains(InodeFlags::INDEX);
         if hashed

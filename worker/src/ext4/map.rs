@@ -78,9 +78,7 @@ impl Filesystem {
         if !mapped || inode.is_fast_symlink(self.superblock()) {
             return Err(Error::Invalid);
         }
-        if inode.flags.contains(InodeFlags::ENCRYPT) {
-            return Err(Error::Unsupported("encryption"));
-        }
+        self.check_key(inode)?;
         if inode.flags.contains(InodeFlags::INLINE_DATA) {
             return self.map_inline(inode, offset, length);
         }

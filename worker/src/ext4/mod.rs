@@ -15,8 +15,10 @@
 
 pub mod acl;
 mod cache;
+pub mod casefold;
 pub mod checksum;
 pub mod dir;
+mod encrypt;
 mod extent;
 pub mod feature;
 pub mod format;
@@ -28,6 +30,7 @@ mod inline;
 pub mod inode;
 mod journal;
 pub mod map;
+mod name;
 mod record;
 #[cfg(test)]
 mod sample;
@@ -160,7 +163,8 @@ impl Filesystem {
         &self.zone
     }
 
-    /// The target of a symbolic link: 1 to 4095 bytes without a NUL.
+    /// The target of a symbolic link: 1 to 4095 bytes without a NUL. That of an encrypted one as it is shown without a
+    /// key.
     ///
     /// # Errors
     /// Not a symbolic link: [`Error::Invalid`]. Its inode or its block breaks a rule: [`Error::Corrupt`].
@@ -170,7 +174,7 @@ impl Filesystem {
             return Err(Error::Invalid);
         }
         if link.flags.contains(InodeFlags::ENCRYPT) {
-            return Err(Error::Unsupported("encryption"));
+            return self.encrypted_target(link);
         }
         let broken = Error::corrupt(Rule::SymlinkTarget, Place::Inode(link.number.value()));
         let length = usize::try_from(link.size).ok().filter(|length| (1..=LONGEST).contains(length)).ok_or(broken)?;

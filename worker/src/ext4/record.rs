@@ -25,19 +25,27 @@ pub(super) struct Record<'a> {
     pub(super) file_type: u8,
     /// Raw: ask [`is_name`] before passing it on.
     pub(super) name: &'a [u8],
+    /// The hash of the name, where the directory keeps it behind each.
+    pub(super) hash: Option<[u32; 2]>,
 }
 
 /// The records of a block from its first byte on. The first broken one is the last that is given.
 pub(super) struct Records<'a> {
     block: &'a [u8],
     inodes: u32,
+    hashes: bool,
     begin: usize,
 }
 
 impl<'a> Records<'a> {
     /// `inodes` is how many the file system has.
     pub(super) fn of(block: &'a [u8], inodes: u32) -> Self {
-        Self { block, inodes, begin: 0 }
+        Self { block, inodes, hashes: false, begin: 0 }
+    }
+
+    /// Whether the hash of each name stands behind it, as where names are encrypted and fold case.
+    pub(super) fn with_hashes(self, hashes: bool) -> Self {
+        Self { hashes, ..self }
     }
 
     /// The record that begins here, held to the rules of the kernel's `__ext4_check_dir_entry`.
@@ -47,7 +55,12 @@ impl<'a> Records<'a> {
         let (head, behind) = format::DirEntry::ref_from_prefix(rest).map_err(|_| Rule::DirectoryRecordEnd)?;
 
         let length = record_length(head.rec_len.get(), size);
-        let needed = size_of::<format::DirEntry>().saturating_add(head.name_len.into()).next_multiple_of(4);
+        let name_end = size_of::<format::DirEntry>().saturating_add(head.name_len.into());
+        let name = behind.get(..head.name_len.into());
+        let hashed =
+            self.hashes && name != Some(b".") && name != Some(b"..") && head.file_type != format::DIR_TAIL_TYPE;
+        let hash = if hashed { size_of::<format::DirEntryHash>() } else { 0 };
+        let needed = name_end.next_multiple_of(4).saturating_add(hash);
         if length < needed.max(SHORTEST) || !length.is_multiple_of(4) {
             return Err(Rule::DirectoryRecordLength);
         }
@@ -58,8 +71,11 @@ impl<'a> Records<'a> {
         if head.inode.get() > self.inodes {
             return Err(Rule::DirectoryInode);
         }
-        let name = behind.get(..head.name_len.into()).ok_or(Rule::DirectoryRecordEnd)?;
-        Ok(Record { begin, end, inode: InodeNumber::new(head.inode.get()), file_type: head.file_type, name })
+        let name = name.ok_or(Rule::DirectoryRecordEnd)?;
+        let hash = rest.get(name_end.next_multiple_of(4)..).filter(|_| hashed);
+        let hash = hash.and_then(|bytes| format::DirEntryHash::ref_from_prefix(bytes).ok());
+        let hash = hash.map(|(hash, _)| [hash.hash.get(), hash.minor_hash.get()]);
+        Ok(Record { begin, end, inode: InodeNumber::new(head.inode.get()), file_type: head.file_type, name, hash })
     }
 }
 
@@ -136,6 +152,24 @@ mod tests {
         }
         assert_eq!(first_broken(with(record(101, 12, b"a")), 1024), (Rule::DirectoryInode, 12));
         assert_eq!(first_broken(vec![1, 0, 0, 0, 12], 5), (Rule::DirectoryRecordEnd, 0));
+    }
+
+    #[test]
+    fn a_hash_stands_behind_each_name_but_those_that_are_not_encrypted() {
+        let mut hashed = record(7, 36, &[0xaa; 17]);
+        hashed[28..36].copy_from_slice(&[4, 3, 2, 1, 8, 7, 6, 5]);
+        let tail = record(0, 12, b"");
+        let mut block = [record(2, 12, b"."), record(2, 12, b".."), hashed, record(0, 1024 - 72, b""), tail].concat();
+        block[1024 - 12 + 7] = 0xde;
+        let all: Vec<_> = Records::of(&block, 100).with_hashes(true).map(Result::unwrap).collect();
+        let hashes: Vec<_> = all.iter().map(|record| record.hash).collect();
+        assert_eq!(hashes, [None, None, Some([0x01020304, 0x05060708]), Some([0; 2]), None]);
+        assert_eq!((all[2].name, all[2].end), (&[0xaa; 17][..], 60));
+
+        let mut short = [record(2, 12, b"."), record(7, 28, &[0xaa; 17])].concat();
+        short.resize(1024, 0);
+        let broken = Records::of(&short, 100).with_hashes(true).find_map(Result::err);
+        assert_eq!(broken, Some((Rule::DirectoryRecordLength, 12)));
     }
 
     #[test]

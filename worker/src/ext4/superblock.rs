@@ -8,9 +8,11 @@ use lazaret_policy::feature::{Compat, Incompat, RoCompat};
 use lazaret_policy::message::{Checksum, Refusal};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::casefold::Encoding;
 use super::checksum::{Kind, crc32c};
 use super::feature;
 use super::format;
+use super::hash::NameHash;
 use super::units::{BlockNumber, BlockSize, GroupNumber, InodeNumber, u64_from};
 use crate::device::Device;
 
@@ -72,6 +74,8 @@ pub struct Superblock {
     pub hash_version: u8,
     /// Directory hashes take bytes as unsigned.
     pub hash_unsigned: bool,
+    /// How names are encoded, if the feature casefold is set.
+    pub encoding: Option<Encoding>,
     /// It matched its checksum, or has none. Without that it is used only where `checksum=` lets it pass.
     pub checksum_matches: bool,
     /// Made by Linux: only then do inodes have checksums.
@@ -203,11 +207,19 @@ impl Superblock {
             hash_seed: raw.s_hash_seed.map(|word| word.get()),
             hash_version: raw.s_def_hash_version,
             hash_unsigned: raw.s_flags.get() & format::FLAG_UNSIGNED_HASH != 0,
+            encoding: incompat
+                .contains(Incompat::CASEFOLD)
+                .then(|| Encoding::of(raw.s_encoding.get(), raw.s_encoding_flags.get())),
             checksum_matches,
             by_linux: raw.s_creator_os.get() == format::CREATOR_LINUX,
             uuid: raw.s_uuid,
             label: raw.s_volume_name,
         })
+    }
+
+    /// How names are hashed by this version; none if this reader cannot.
+    pub(super) fn name_hash(&self, version: u8) -> Option<NameHash> {
+        NameHash::by_version(version, self.hash_unsigned, self.hash_seed)
     }
 
     /// Descriptors that one block holds: at least 1.

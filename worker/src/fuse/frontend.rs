@@ -75,7 +75,8 @@ impl Frontend {
     }
 
     fn attributes(&self, inode: &Inode) -> FileAttr {
-        self.owner.attributes(inode, self.filesystem().superblock().block_size.bytes())
+        let block_size = self.filesystem().superblock().block_size.bytes();
+        FileAttr { size: self.filesystem().shown_size(inode), ..self.owner.attributes(inode, block_size) }
     }
 
     /// The inode that a name leads to; `None` where there is no such name.
@@ -248,8 +249,11 @@ impl fuser::Filesystem for Frontend {
         }
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+    fn open(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.inode(node).and_then(|inode| self.filesystem().check_key(&inode)) {
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+            Err(error) => reply.error(errno(&error)),
+        }
     }
 
     fn read(

@@ -33,7 +33,7 @@ fn answer(filesystem: &Filesystem, ask: &Ask) -> Result<Answer> {
                 links: inode.links.into(),
                 uid: inode.uid,
                 gid: inode.gid,
-                size: inode.size,
+                size: filesystem.shown_size(&inode),
                 mtime: inode.mtime.seconds,
             }))
         }
