@@ -51,6 +51,11 @@ impl Image {
         fs::write(self.path(), &self.bytes).unwrap();
     }
 
+    /// Takes the bytes of the file again, after somebody else wrote to it.
+    pub fn reload(&mut self) {
+        self.bytes = fs::read(self.path()).unwrap();
+    }
+
     /// What debugfs prints.
     pub fn debugfs(&self, request: &str) -> String {
         let output = run(tool("debugfs").args(["-R", request]).arg(self.directory.path().join("image")));
@@ -168,6 +173,16 @@ impl Image {
         if wide {
             self.write(at + 0x82, &sum[2..]);
         }
+    }
+
+    /// Changes a field in a block of extended attributes, and its checksum with it.
+    pub fn break_attributes(&mut self, block: u64, field: usize, bytes: &[u8]) {
+        let size = self.block_size();
+        let at = block as usize * size;
+        self.write(at + field, bytes);
+        self.write(at + 0x10, &[0; 4]);
+        let sum = crc32c(crc32c(self.seed(), &block.to_le_bytes()), &self.bytes[at..at + size]);
+        self.write(at + 0x10, &sum.to_le_bytes());
     }
 
     /// Changes a field of an extent node in this block of the device, and its checksum with it.

@@ -1,4 +1,4 @@
-//! The kernel's own ext4 as an oracle: an image mounted by it, read-only, for as long as a test looks at it.
+//! The kernel's own ext4 as an oracle: an image mounted by it for as long as a test looks at it, or fills it.
 //!
 //! It takes root and a loop device. Where they are missing a test prints that it was skipped; with
 //! `LAZARET_REQUIRE_ALL=1` it fails instead.
@@ -7,6 +7,10 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::image::Image;
 
 /// A mount that ends with the value. The loop device goes with the mount.
 pub struct Mounted {
@@ -14,8 +18,13 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts an image; none where this host cannot, which is said.
+    /// Mounts an image read-only; none where this host cannot, which is said.
     pub fn of(image: &Path) -> Option<Self> {
+        Self::with(image, "ro")
+    }
+
+    /// The same with other options of mount(8).
+    pub fn with(image: &Path, options: &str) -> Option<Self> {
         let missing = [
             ("root", rustix::process::geteuid().is_root()),
             ("loop devices", Path::new("/dev/loop-control").exists()),
@@ -30,8 +39,18 @@ impl Mounted {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let output = Command::new("mount").args(["-o", "loop,ro"]).args([image, directory.path()]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let options = format!("loop,{options}");
+        // Whoever asks for a free loop device may lose the race for it.
+        for attempt in 1.. {
+            let mut mount = Command::new("mount");
+            let output = mount.args(["-t", "ext4", "-o", &options]).args([image, directory.path()]).output().unwrap();
+            if output.status.success() {
+                break;
+            }
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(attempt < 5 && said.contains("loop"), "{said}");
+            sleep(Duration::from_millis(100));
+        }
         Some(Self { directory })
     }
 
@@ -43,9 +62,27 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.directory.path()).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            let _ = Command::new("umount").arg("-l").arg(self.directory.path()).status();
+        // Something on the host may look at it for a moment, and a test that goes on reads the image.
+        for _ in 0..50 {
+            if Command::new("umount").arg(self.path()).output().is_ok_and(|output| output.status.success()) {
+                return;
+            }
+            sleep(Duration::from_millis(100));
         }
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
+}
+
+/// An image that the kernel filled, and what it says of it when it has read it back from the disk.
+pub fn filled<T>(
+    options: &str,
+    size: &str,
+    fill: impl FnOnce(&Path),
+    ask: impl FnOnce(&Path) -> T,
+) -> Option<(Image, T)> {
+    let mut image = Image::make(options, size, |_| ());
+    fill(Mounted::with(&image.path(), "rw")?.path());
+    let answer = ask(Mounted::of(&image.path())?.path());
+    image.reload();
+    Some((image, answer))
 }
