@@ -3,8 +3,7 @@
 use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::Refusal;
 
-/// What may be set in `s_feature_incompat`. An inode for a long extended attribute changes nothing about a file's
-/// data, and a guard against a second mount (mmp) nothing about reading.
+/// What may be set in `s_feature_incompat`. A guard against a second mount (mmp) changes nothing about reading.
 pub const READ: Incompat = Incompat::FILETYPE
     .union(Incompat::RECOVER)
     .union(Incompat::META_BG)
@@ -15,6 +14,7 @@ pub const READ: Incompat = Incompat::FILETYPE
     .union(Incompat::EA_INODE)
     .union(Incompat::CSUM_SEED)
     .union(Incompat::LARGEDIR)
+    .union(Incompat::INLINE_DATA)
     .union(Incompat::ENCRYPT)
     .union(Incompat::CASEFOLD);
 
@@ -38,8 +38,8 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_device_and_data_in_inodes_are_refused() {
-        for refused in [Incompat::JOURNAL_DEV, Incompat::INLINE_DATA, Incompat::COMPRESSION] {
+    fn a_journal_device_and_compressed_files_are_refused() {
+        for refused in [Incompat::JOURNAL_DEV, Incompat::COMPRESSION] {
             assert_eq!(check(refused), Err(Refusal::Incompat(refused.bits())));
         }
     }
