@@ -2,14 +2,15 @@
 //! switch that ends them all.
 //!
 //! What holds here: both are found at the start and held, so that no path has to be looked up when the worker has gone
-//! silent, and a number that another mount has got since is not taken for ours. Where fusectl is not mounted, neither
-//! is there.
+//! silent, and a number that another mount has got since is not taken for ours. Where fusectl is not mounted, root
+//! looks at it through a mount that is attached nowhere; without root neither is there.
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A connection, seen from the side.
 #[derive(Debug)]
@@ -22,9 +23,19 @@ pub(crate) struct Connection {
 impl Connection {
     /// Finds what there is of the connection with this number.
     pub(crate) fn open(number: u32) -> Self {
-        let place = Path::new("/sys/fs/fuse/connections").join(number.to_string());
-        let waiting = open(place.join("waiting"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
-        Self { waiting, abort: File::options().write(true).open(place.join("abort")).ok() }
+        let attached = open(c"/sys/fs/fuse/connections", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        attached
+            .ok()
+            .and_then(|place| Self::find(place, number))
+            .or_else(|| Self::find(detached().ok()?, number))
+            .unwrap_or(Self { waiting: None, abort: None })
+    }
+
+    fn find(place: OwnedFd, number: u32) -> Option<Self> {
+        let look =
+            |name: &str, flags| openat(&place, format!("{number}/{name}"), flags | OFlags::CLOEXEC, Mode::empty()).ok();
+        let waiting = look("waiting", OFlags::PATH)?;
+        Some(Self { waiting: Some(waiting), abort: look("abort", OFlags::WRONLY).map(File::from) })
     }
 
     /// Requests that wait for an answer; `None` where that is not to be seen.
@@ -39,4 +50,11 @@ impl Connection {
             let _ = abort.write_all(b"1");
         }
     }
+}
+
+/// fusectl, attached nowhere: it is gone with its last fd.
+fn detached() -> Result<OwnedFd, Errno> {
+    let context = fsopen(c"fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID)
 }
