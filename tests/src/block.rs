@@ -36,9 +36,21 @@ impl LoopDevice {
     }
 }
 
+impl LoopDevice {
+    /// The file beneath the device, as the kernel names it; `None` when the device is free.
+    fn backing_file(&self) -> Option<String> {
+        let name = self.device.file_name()?.to_str()?;
+        std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()
+    }
+}
+
 impl Drop for LoopDevice {
+    /// Detaches, and waits until the kernel has let go: a process that was just started in a mount namespace of its
+    /// own holds a copy of every mount for a moment, and the last bytes are written when the last copy is gone.
     fn drop(&mut self) {
+        let attached = self.backing_file();
         let _ = Command::new("losetup").arg("--detach").arg(&self.device).output();
+        command::eventually(Duration::from_secs(10), || attached.is_none() || self.backing_file() != attached);
     }
 }
 

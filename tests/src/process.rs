@@ -16,15 +16,14 @@ pub struct Process {
     pub parent: u32,
     /// The file it executes; empty where that cannot be seen.
     pub executable: PathBuf,
-    /// Its arguments, each ended by a NUL.
-    pub arguments: Vec<u8>,
+    /// Its arguments, each ended by a NUL, as far as they are text.
+    pub arguments: String,
 }
 
 impl Process {
     /// Whether a path stands among its arguments.
     pub fn mentions(&self, path: &Path) -> bool {
-        let path = path.as_os_str().as_bytes();
-        self.arguments.windows(path.len().max(1)).any(|part| part == path)
+        self.arguments.contains(&*path.to_string_lossy())
     }
 }
 
@@ -46,7 +45,7 @@ pub fn one(pid: u32) -> Option<Process> {
         pid,
         parent,
         executable: fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default(),
-        arguments: fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(),
+        arguments: String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned(),
     })
 }
 

@@ -69,9 +69,21 @@ fn checked(
 
 /// The whole of a test executable: opens a workshop, runs what `trials` makes of it, and removes it.
 pub fn main(trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
+    run(&libtest_mimic::Arguments::from_args(), trials)
+}
+
+/// The same, one test after the other: for tests that run a program in a copy of the mount namespace, where it would
+/// keep the mounts of others alive.
+pub fn main_in_turn(trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    arguments.test_threads = Some(1);
+    run(&arguments, trials)
+}
+
+fn run(arguments: &libtest_mimic::Arguments, trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
     let workshop = Workshop::open().expect("a temporary directory");
     let trials = trials(&workshop);
-    let conclusion = libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials);
+    let conclusion = libtest_mimic::run(arguments, trials);
     drop(workshop);
     conclusion.exit()
 }

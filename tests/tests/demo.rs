@@ -18,7 +18,7 @@ const UNPRIVILEGED: &[Requirement] =
 const PROOF: &[&str] = &["pid", "uid", "nonewprivs", "seccomp", "cap", "landlock", "namespace"];
 
 fn main() {
-    requirement::main(|workshop| {
+    requirement::main_in_turn(|workshop| {
         vec![
             trial("demo as root", MOUNTS, workshop, as_root),
             trial("demo of a given image", MOUNTS, workshop, of_an_image),

@@ -120,7 +120,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() {
-    requirement::main(|workshop| {
+    requirement::main_in_turn(|workshop| {
         let mut trials: Vec<_> = CASES
             .iter()
             .map(|case| trial(case.what, MOUNTS, workshop, |workshop| is_refused(case, workshop)))
