@@ -12,6 +12,7 @@ mod device;
 mod escape;
 mod executable;
 mod exit;
+mod filter;
 mod fusermount;
 mod mount;
 mod mountinfo;

@@ -8,7 +8,7 @@ use crate::exit::{Code, Failure, refused, words};
 use crate::mountinfo;
 use crate::options::Options;
 use crate::{connection::Connection, fusermount};
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxAttributes, StatxFlags, open, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, open, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -115,7 +115,7 @@ impl Mount {
         self.detached = None;
         let Ok(Some(line)) = mountinfo::with_id(self.id) else { return };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(place) = open(&line.mountpoint, flags, Mode::empty()) else { return };
+        let Ok(place) = openat(CWD, &line.mountpoint, flags, Mode::empty()) else { return };
         // Whatever was mounted over ours since is not ours to take away.
         if look(place.as_fd()).is_ok_and(|seen| seen.stx_mnt_id == self.id) {
             if self.by_fusermount {

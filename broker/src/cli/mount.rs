@@ -3,6 +3,7 @@
 use crate::background;
 use crate::device::Source;
 use crate::exit::{Failure, words};
+use crate::filter;
 use crate::mount::{Mount, Mountpoint};
 use crate::options::Options;
 use crate::signal::Signals;
@@ -79,6 +80,7 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
         let shown = std::io::stdout().write_all(text.as_bytes());
         shown.map_err(|error| Failure::system(format!("stdout: {}", words(error))))?;
     }
+    filter::install()?;
     // The source outlives the worker: it was bound before it.
     supervise::watch(worker, mount, &signals, options.timeout)
 }
