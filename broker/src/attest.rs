@@ -136,7 +136,7 @@ impl Proof {
         let expected: &[RawFd] = match self.stage {
             Stage::Confined => &[CHANNEL_FD, 1, 2],
             Stage::Ready(Purpose::Mount) => &[CHANNEL_FD, FUSE_FD],
-            Stage::Ready(Purpose::Tool) => &[CHANNEL_FD],
+            Stage::Ready(Purpose::Tool | Purpose::Scan) => &[CHANNEL_FD],
         };
         if !fds.keys().eq(expected) {
             return Err(format!("its open file descriptors are {:?} instead of {expected:?}", fds.keys()));
@@ -250,7 +250,7 @@ mod tests {
         match stage {
             Stage::Confined => fds.extend([(1, link("/dev/pts/0")), (2, link("/dev/pts/0"))]),
             Stage::Ready(Purpose::Mount) => fds.extend([(3, link("/dev/fuse"))]),
-            Stage::Ready(Purpose::Tool) => {}
+            Stage::Ready(Purpose::Tool | Purpose::Scan) => {}
         }
         Proof {
             pid: 1,

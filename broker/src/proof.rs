@@ -68,7 +68,7 @@ impl Proof {
         let table: &[Row] = match self.stage {
             Stage::Confined => return "those of the start".to_owned(),
             Stage::Ready(Purpose::Mount) => SERVING,
-            Stage::Ready(Purpose::Tool) => ANSWERING,
+            Stage::Ready(Purpose::Tool | Purpose::Scan) => ANSWERING,
         };
         table.iter().filter(|row| row.answer == Answer::Allow).map(|row| row.name).collect::<Vec<_>>().join(" ")
     }

@@ -37,12 +37,12 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// Every entry of a directory but `.` and `..`, in its own order.
+    /// Every entry of a directory but `.` and `..`, in its own order; with what each is, where that can be read.
     pub(crate) fn list(&mut self, inode: u32) -> Result<Vec<Entry>, Failure> {
         let mut all = vec![];
         let mut cookie = 0;
         loop {
-            let entries = match self.worker.ask(&Ask::List { inode, cookie })? {
+            let entries = match self.worker.ask(&Ask::List { inode, cookie, attributes: true })? {
                 Answer::List(entries) => entries,
                 other => return Err(failed(&other)),
             };
@@ -61,8 +61,13 @@ impl<'a> Image<'a> {
 
     /// The inode of a name in a directory.
     pub(crate) fn find(&mut self, directory: u32, name: &[u8]) -> Result<u32, Failure> {
-        let entry = self.list(directory)?.into_iter().find(|entry| entry.name == name);
-        entry.map(|entry| entry.inode).ok_or_else(|| Failure::mount(words(Errno::NOENT)))
+        if !is_name(name) {
+            return Err(Failure::mount(words(if name.len() > 255 { Errno::NAMETOOLONG } else { Errno::NOENT })));
+        }
+        match self.worker.ask(&Ask::Find { directory, name: name.to_vec() })? {
+            Answer::Found(found) => found.ok_or_else(|| Failure::mount(words(Errno::NOENT))),
+            other => Err(failed(&other)),
+        }
     }
 
     /// Where a symbolic link leads to.

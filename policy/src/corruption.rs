@@ -68,6 +68,8 @@ pub enum Place {
         /// How long it is.
         length: u64,
     },
+    /// A partition of a whole device, by its number.
+    Partition(u32),
 }
 
 impl fmt::Display for Place {
@@ -86,6 +88,7 @@ impl fmt::Display for Place {
             Self::Device { offset, length } => {
                 write!(f, "bytes {offset} to {} of the device", offset.saturating_add(length))
             }
+            Self::Partition(number) => write!(f, "partition {number}"),
         }
     }
 }
@@ -110,6 +113,18 @@ macro_rules! rules {
 }
 
 rules! {
+    // Partition tables.
+    PartitionInDevice => "a partition lies within the device",
+    PartitionsApart => "partitions lie apart",
+    PartitionLength => "a partition does not end before it begins",
+    PartitionCount => "at most 128 partitions are read",
+    ExtendedLink => "every link of a chain of logical partitions lies within the extended partition and is a boot record",
+    ExtendedChain => "a chain of logical partitions does not come back to where it was",
+    LogicalInExtended => "a logical partition lies within the extended one",
+    GptHeader => "the header of a GPT says where it lies, and its entries fit the device",
+    GptHeaderChecksum => "the header of a GPT matches its checksum",
+    GptEntriesChecksum => "the entries of a GPT match their checksum",
+    GptProtected => "a GPT stands behind a boot record that protects it",
     // Superblock.
     BlockSize => "the block size is between 1 KiB and 64 KiB",
     DeviceHoldsFileSystem => "the device is as long as the superblock says",

@@ -12,6 +12,7 @@ pub mod feature;
 pub mod landlock;
 pub mod limits;
 pub mod message;
+pub mod scan;
 pub mod seccomp;
 
 use std::os::fd::RawFd;

@@ -56,6 +56,8 @@ pub enum Purpose {
     Mount,
     /// Answer questions over the channel.
     Tool,
+    /// Answer over the channel what the partitions of a whole device are ([`crate::scan`]).
+    Scan,
 }
 
 /// `checksum=`: what happens where metadata does not match its checksum.
@@ -98,6 +100,8 @@ pub enum Report {
     Initialized,
     /// The last filter is on, the file system is open.
     Ready(Summary),
+    /// The last filter is on, no byte was read: a worker that scans may be asked.
+    Mapped,
     /// It will not be served, and why. The worker ends after this.
     Refused(Refusal),
     /// The worker met a bug of its own and ends with [`crate::exit::PANIC`]. A line and a column of its own source.
@@ -247,12 +251,21 @@ pub enum Step {
 pub enum Ask {
     /// What is this inode?
     Inode(u32),
+    /// Which inode does a name stand for?
+    Find {
+        /// The directory.
+        directory: u32,
+        /// 1 to 255 bytes.
+        name: Vec<u8>,
+    },
     /// The next entries of a directory after this cookie; 0 begins.
     List {
         /// The directory.
         inode: u32,
         /// Where to go on.
         cookie: u64,
+        /// With the attributes of what is named.
+        attributes: bool,
     },
     /// Bytes of a file, at most [`Answer::CHUNK`].
     Read {
@@ -270,6 +283,8 @@ pub enum Ask {
 pub enum Answer {
     /// An inode's attributes.
     Inode(Attributes),
+    /// The inode that the name stands for, if there is one.
+    Found(Option<u32>),
     /// Entries in the directory's own order; empty at the end.
     List(Vec<Entry>),
     /// Bytes; empty at the end.
@@ -284,7 +299,7 @@ impl Answer {
 }
 
 impl Message for Ask {
-    const MAX: usize = 32;
+    const MAX: usize = 272;
 }
 
 impl Message for Answer {
@@ -304,8 +319,29 @@ pub struct Attributes {
     pub gid: u32,
     /// Length in bytes.
     pub size: u64,
-    /// Seconds since 1970 of the last change of the content.
-    pub mtime: i64,
+    /// Space it takes in units of 512 bytes.
+    pub blocks: u64,
+    /// The number of a device: minor 0–7, major 8–19, minor 20–31.
+    pub rdev: u32,
+    /// Last read.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+    /// Creation, where the inode is long enough to say.
+    pub crtime: Option<Time>,
+    /// It has an access control list, for itself or for what is made in it.
+    pub acl: bool,
+}
+
+/// A time: seconds since 1970, and nanoseconds below a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time {
+    /// Before 1970: negative.
+    pub seconds: i64,
+    /// At most 999 999 999.
+    pub nanoseconds: u32,
 }
 
 /// A directory's entry. The name is bytes of the image: check it, and escape it before printing.
@@ -317,4 +353,6 @@ pub struct Entry {
     pub cookie: u64,
     /// Its name, 1 to 255 bytes.
     pub name: Vec<u8>,
+    /// What the inode is, where that was asked for and can be read.
+    pub attributes: Option<Attributes>,
 }

@@ -4,9 +4,9 @@
 //! are the image's.
 
 use crate::error::{Error, Result};
-use crate::ext4::{FileKind, Filesystem, InodeNumber};
+use crate::ext4::{FileKind, Filesystem, Inode, InodeNumber, Namespace, Timestamp};
 use lazaret_policy::channel::{Channel, ChannelError};
-use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Summary};
+use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Summary, Time};
 use std::ops::ControlFlow;
 
 /// Answers until the tool hangs up.
@@ -26,18 +26,12 @@ pub fn serve(filesystem: &Filesystem, channel: &Channel) -> Result<(), ChannelEr
 fn answer(filesystem: &Filesystem, ask: &Ask) -> Result<Answer> {
     let inode = |number: u32| filesystem.inode(InodeNumber::new(number).ok_or(Error::NotFound)?);
     match *ask {
-        Ask::Inode(number) => {
-            let inode = inode(number)?;
-            Ok(Answer::Inode(Attributes {
-                mode: inode.mode(),
-                links: inode.links.into(),
-                uid: inode.uid,
-                gid: inode.gid,
-                size: filesystem.shown_size(&inode),
-                mtime: inode.mtime.seconds,
-            }))
+        Ask::Inode(number) => Ok(Answer::Inode(attributes(filesystem, &inode(number)?))),
+        Ask::Find { directory, ref name } => {
+            let found = filesystem.lookup(&inode(directory)?, name)?;
+            Ok(Answer::Found(found.map(InodeNumber::value)))
         }
-        Ask::List { inode: number, cookie } => list(filesystem, &inode(number)?, cookie),
+        Ask::List { inode: number, cookie, attributes } => list(filesystem, &inode(number)?, cookie, attributes),
         Ask::Read { inode: number, offset } => {
             let inode = inode(number)?;
             if inode.kind != FileKind::Regular {
@@ -53,17 +47,21 @@ fn answer(filesystem: &Filesystem, ask: &Ask) -> Result<Answer> {
 }
 
 /// As many entries as one answer holds.
-fn list(filesystem: &Filesystem, directory: &crate::ext4::Inode, cookie: u64) -> Result<Answer> {
-    /// Bytes that an entry's numbers take at most beside its name.
+fn list(filesystem: &Filesystem, directory: &Inode, cookie: u64, detailed: bool) -> Result<Answer> {
+    /// Bytes that an entry's numbers take at most beside its name, and its attributes.
     const NUMBERS: usize = 24;
+    const ATTRIBUTES: usize = 112;
     let mut entries = Vec::new();
     let mut room = Answer::CHUNK;
+    let beside_name = if detailed { NUMBERS.saturating_add(ATTRIBUTES) } else { NUMBERS };
     let read = filesystem.read_dir(directory, cookie, &mut |entry| {
-        let Some(left) = room.checked_sub(entry.name.len().saturating_add(NUMBERS)) else {
+        let Some(left) = room.checked_sub(entry.name.len().saturating_add(beside_name)) else {
             return ControlFlow::Break(());
         };
         room = left;
-        entries.push(Entry { inode: entry.inode.value(), cookie: entry.cookie, name: entry.name.to_vec() });
+        let inode = if detailed { filesystem.inode(entry.inode).ok() } else { None };
+        let attributes = inode.map(|inode| attributes(filesystem, &inode));
+        entries.push(Entry { inode: entry.inode.value(), cookie: entry.cookie, name: entry.name.to_vec(), attributes });
         ControlFlow::Continue(())
     });
     // Entries before the damage are told first; whoever goes on after them gets the error.
@@ -71,6 +69,38 @@ fn list(filesystem: &Filesystem, directory: &crate::ext4::Inode, cookie: u64) ->
         read?;
     }
     Ok(Answer::List(entries))
+}
+
+/// What `stat` would say.
+fn attributes(filesystem: &Filesystem, inode: &Inode) -> Attributes {
+    Attributes {
+        mode: inode.mode(),
+        links: inode.links.into(),
+        uid: inode.uid,
+        gid: inode.gid,
+        size: filesystem.shown_size(inode),
+        blocks: inode.blocks,
+        rdev: inode.rdev,
+        atime: time(inode.atime),
+        mtime: time(inode.mtime),
+        ctime: time(inode.ctime),
+        crtime: inode.crtime.map(time),
+        acl: has_acl(filesystem, inode),
+    }
+}
+
+fn time(Timestamp { seconds, nanoseconds }: Timestamp) -> Time {
+    Time { seconds, nanoseconds }
+}
+
+/// Attributes that cannot be read are none.
+fn has_acl(filesystem: &Filesystem, inode: &Inode) -> bool {
+    let mut found = false;
+    let _ = filesystem.xattrs(inode, &mut |xattr| {
+        found = matches!(xattr.namespace, Namespace::AclAccess | Namespace::AclDefault);
+        if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    found
 }
 
 /// The file system in numbers, for the broker.
