@@ -2,15 +2,16 @@
 //!
 //! What always holds here: two names are the same if they fold to the same characters, and a name that is not UTF-8
 //! folds to nothing and is only its own bytes. Folding takes each character by itself: those that are ignored vanish,
-//! the others become what full case folding makes of them, taken apart canonically; then marks are put in order. On the
-//! way of a lookup this comes before the hash, for a tree is sorted by the hashes of folded names.
+//! the others become what full case folding makes of them, taken apart canonically; then marks are put in order, but
+//! none past the place of what vanished. On the way of a lookup this comes before the hash, for a tree is sorted by the
+//! hashes of folded names.
 //!
 //! The tables are those of two crates of unicode-rs: `caseless` has Unicode 16 and `unicode-normalization` Unicode 17,
-//! where the format has 12.1. Nothing that was assigned in 12.1 folds otherwise since, which Unicode promises and
-//! `tests/casefold.rs` compares with e2fsprogs' tables; a character that was not stands for itself there, and in the
-//! crates it may be a capital letter, a composition or a mark: some hundred of them. A name with one of these may lie
-//! elsewhere in a hash tree than we look, so that it has to be searched for block by block, and it may be found by
-//! another case than the kernel finds it by.
+//! where the format has 12.1. Nothing that was assigned in 12.1 folds otherwise since, which Unicode promises and a test
+//! beneath compares with e2fsprogs' tables; a character that was not stands for itself there, and in the crates it may
+//! be a capital letter, a composition or a mark: some hundred of them. A name with one of these may lie elsewhere in a
+//! hash tree than we look, so that it has to be searched for block by block, and it may be found in a case that the
+//! kernel does not find it in.
 
 use caseless::Caseless;
 use unicode_normalization::UnicodeNormalization;
@@ -81,7 +82,7 @@ impl Folded {
 }
 
 fn fold(name: &str) -> impl Iterator<Item = char> {
-    name.chars().filter(|&character| !is_ignored(character)).default_case_fold().nfd()
+    name.split(is_ignored).flat_map(|piece| piece.chars().default_case_fold().nfd())
 }
 
 /// Unicode's Default_Ignorable_Code_Point, which has not changed since 12.1: too short for a crate of its own.
@@ -95,6 +96,8 @@ fn is_ignored(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hash::NameHash;
+    use super::super::sample::tool;
     use super::*;
 
     fn same(one: &str, other: &str) -> bool {
@@ -168,5 +171,75 @@ mod tests {
         let long = [0xcc, 0x81].repeat(127);
         let given_up = (0..1 << 20).find(|_| name.matches(&long, &mut budget).is_err());
         assert!(given_up.is_some_and(|number| number < 1 << 18));
+    }
+
+    /// What e2fsprogs make of names: debugfs prints the hash of the folded name.
+    fn hashes_of_debugfs(names: &[String]) -> Vec<u32> {
+        let commands = tempfile::NamedTempFile::new().unwrap();
+        let lines: Vec<_> = names.iter().map(|name| format!("dx_hash -h half_md4 -c -e utf8 \"{name}\"\n")).collect();
+        std::fs::write(commands.path(), lines.concat()).unwrap();
+        let output = tool("debugfs").arg("-f").arg(commands.path()).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let hashes = said.lines().filter(|line| line.starts_with("Hash of ")).map(|line| {
+            let (_, behind) = line.rsplit_once(" is 0x").unwrap();
+            u32::from_str_radix(behind.split(' ').next().unwrap(), 16).unwrap()
+        });
+        hashes.collect()
+    }
+
+    fn our_hash(name: &str) -> u32 {
+        let hash = NameHash::by_version(1, false, [0; 4]).unwrap();
+        hash.of(Folded::of(name.as_bytes()).unwrap().as_bytes())
+    }
+
+    /// Every character that changes, and one of each 61 of the others.
+    #[test]
+    fn characters_fold_as_in_unicode_12_1() {
+        const LATER: &[std::ops::RangeInclusive<char>] = &[
+            '\u{1aeb}'..='\u{1aeb}',
+            '\u{1c89}'..='\u{1c89}',
+            '\u{2c2f}'..='\u{2c2f}',
+            '\u{a7c0}'..='\u{a7f5}',
+            '\u{10570}'..='\u{10595}',
+            '\u{105c9}'..='\u{105e4}',
+            '\u{10d50}'..='\u{10d65}',
+            '\u{11383}'..='\u{113c8}',
+            '\u{11938}'..='\u{11938}',
+            '\u{16121}'..='\u{16128}',
+            '\u{16d68}'..='\u{16d6a}',
+            '\u{1e4ec}'..='\u{1e4ed}',
+        ];
+        let changes = |&character: &char| {
+            let alone = character.to_string();
+            u32::from(character) % 61 == 0
+                || !fold(&alone).eq([character])
+                || !fold(&format!("\u{301}{alone}")).eq(['\u{301}', character])
+        };
+        let characters: Vec<_> = ('\u{80}'..=char::MAX).filter(changes).collect();
+        let names: Vec<_> = characters.iter().map(|character| format!("A{character}\u{301}")).collect();
+        let theirs = hashes_of_debugfs(&names);
+        assert_eq!(theirs.len(), names.len());
+        let different = characters.iter().zip(&names).zip(theirs).filter(|((_, name), hash)| our_hash(name) != *hash);
+        for ((character, _), _) in different {
+            assert!(LATER.iter().any(|range| range.contains(character)), "{:x}", u32::from(*character));
+        }
+    }
+
+    /// Marks in any order, letters in any composition, and what is ignored between them.
+    #[test]
+    fn texts_fold_as_those_of_e2fsprogs() {
+        let pool: Vec<char> = "aZ\u{e9}\u{c5}\u{df}\u{130}\u{345}\u{301}\u{323}\u{307}\u{31b}\u{1fb7}\u{1f82}\u{ad}\u{200d}\u{ac01}\u{1100}\u{1161}\u{11a8}\u{fb03}\u{1e9e}\u{212b}\u{13a0}\u{10400}\u{1f600}\u{5d0}\u{5b4}\u{3a3}\u{e0001}\u{1d15e}".chars().collect();
+        let mut seed = 1_u64;
+        let mut next = |below: usize| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize % below
+        };
+        let names: Vec<String> =
+            (0..5000).map(|_| (0..1 + next(12)).map(|_| pool[next(pool.len())]).collect()).collect();
+        let theirs = hashes_of_debugfs(&names);
+        assert_eq!(theirs.len(), names.len());
+        for (name, hash) in names.iter().zip(theirs) {
+            assert_eq!(our_hash(name), hash, "{name:?}");
+        }
     }
 }

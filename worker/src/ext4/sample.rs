@@ -85,7 +85,7 @@ pub(super) fn names(count: usize, length: usize) -> Vec<Vec<u8>> {
 }
 
 /// e2fsprogs lie where an ordinary user's PATH does not lead.
-fn tool(name: &str) -> Command {
+pub(super) fn tool(name: &str) -> Command {
     let path = ["/usr/sbin", "/sbin", "/usr/bin"].iter().map(|directory| Path::new(directory).join(name));
     let path = path.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("install e2fsprogs: no {name}"));
     Command::new(path)
