@@ -12,11 +12,11 @@ SHELL := /bin/bash
 .PHONY: demo test lint tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
-PROFILE := --release
+PROFILE := --profile checks
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
 demo:
-	cargo build $(PROFILE)
+	cargo build --release
 	folder=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 	"$$folder/$$(rustc --print host-tuple)/release/lazaret" demo $(if $(IMAGE),"$(IMAGE)")
 
