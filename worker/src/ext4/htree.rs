@@ -263,7 +263,9 @@ mod tests {
     use std::collections::HashMap;
 
     use lazaret_policy::corruption::Corruption;
+    use lazaret_policy::message::Checksum;
 
+    use super::super::Settings;
     use super::super::hash::HashVersion;
     use super::super::inode::InodeFlags;
     use super::super::sample::{Sample, directory, names};
@@ -296,6 +298,24 @@ mod tests {
         for hash in ["legacy", "half", "tea", "legacy_unsigned", "half_unsigned", "tea_unsigned"] {
             let fs = Sample::new(SMALL, Some(hash), &names).open();
             assert_eq!(fs.superblock().hash_unsigned, hash.contains("unsigned"));
+            let version = ["legacy", "half", "tea"].iter().position(|name| hash.starts_with(name));
+            let root = root_of(&fs, &directory(&fs));
+            assert_eq!(root.version().map(usize::from), version);
+            assert_complete(&fs, &names);
+        }
+    }
+
+    /// As e2fsprogs know them, whatever the superblock says of the sign.
+    #[test]
+    fn every_name_is_found_by_the_versions_that_are_unsigned_by_themselves() {
+        let names: Vec<_> = (0..60_u8).map(|number| [&[0x80 | number; 9][..], &[b'x'; 90]].concat()).collect();
+        for (version, hash) in [(3, "legacy_unsigned"), (4, "half_unsigned"), (5, "tea_unsigned")] {
+            let mut sample = Sample::new(SMALL, Some(hash), &names);
+            sample.write(0, 28, &[version]);
+            // The flag of the superblock, and no checksum is looked at but the block's.
+            sample.bytes[1024 + 0x160] = 1;
+            let fs = sample.open_with(Settings { checksum: Checksum::Warn, ..Settings::default() });
+            assert!(!fs.superblock().hash_unsigned);
             assert_complete(&fs, &names);
         }
     }

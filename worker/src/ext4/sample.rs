@@ -31,8 +31,8 @@ impl Sample {
         run(mke2fs.arg(place.path().join("tree")).args(options).arg(&image), &[0]);
         if let Some(hash) = indexed {
             let (algorithm, signedness) = hash.split_once('_').map_or((hash, "1"), |(algorithm, _)| (algorithm, "2"));
-            let version = ["legacy", "half", "tea"].iter().position(|name| *name == algorithm).unwrap();
-            for (field, value) in [("flags", signedness), ("def_hash_version", &version.to_string())] {
+            let algorithm = if algorithm == "half" { "half_md4" } else { algorithm };
+            for (field, value) in [("flags", signedness), ("def_hash_version", algorithm)] {
                 run(tool("debugfs").args(["-w", "-R", &format!("set_super_value {field} {value}")]).arg(&image), &[0]);
             }
             run(tool("e2fsck").args(["-f", "-y", "-D"]).arg(&image), &[0, 1]);
