@@ -211,7 +211,12 @@ rules! {
     JournalDataChecksum => "a block in the log matches the checksum in its tag",
     JournalRevoke => "the revoke records lie within their block",
     JournalTarget => "a block in the log belongs to a block of the file system",
-    FastCommit => "the log ends without fast commits (fast_commit), which this reader does not replay",
+    FastCommitTail => "the first fast commit is whole and matches its checksum",
+    FastCommitFeatures => "fast commits use only features that this reader knows",
+    FastCommitInode => "a fast commit names inodes that a file can have, and creates only what there is",
+    FastCommitParent => "a fast commit names files in directories",
+    FastCommitName => "a name in a fast commit is one that its directory can have",
+    FastCommitWork => "the names in fast commits are looked for in at most 4 GiB of directories",
     // Casefold and encryption.
     EncryptedName => "the name of an entry in an encrypted directory has at least 16 bytes",
     EncryptedTarget => "the target of an encrypted symbolic link has at least 16 bytes and fits its place",

@@ -7,6 +7,7 @@
 mod mapping;
 mod overlay;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use lazaret_policy::{confine::Confined, message::Range};
@@ -48,6 +49,11 @@ impl Device {
     /// From now on blocks are read where the overlay says.
     pub fn set_overlay(&mut self, overlay: Overlay) {
         self.overlay = overlay;
+    }
+
+    /// From now on these blocks are what they are here, and not what they are on the device or in its overlay.
+    pub fn own(&mut self, block_size: u32, blocks: BTreeMap<u64, Box<[u8]>>) {
+        self.overlay.own(block_size, blocks);
     }
 
     /// Length in bytes.
@@ -116,6 +122,12 @@ impl Device {
             let (piece, beyond) = beyond.split_at_mut((to - from) as usize);
             self.copy(at, before)?;
             let skipped = from - block.start;
+            if let Some(bytes) = self.overlay.owned(substitute) {
+                let bytes = bytes.get(skipped as usize..).unwrap_or_default();
+                piece.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                (at, rest) = (to, beyond);
+                continue;
+            }
             self.copy(substitute.address.checked_add(skipped).ok_or(Error::Device { offset: from })?, piece)?;
             if substitute.escaped {
                 let magic = overlay::ESCAPED.iter().skip(skipped as usize);
@@ -129,6 +141,10 @@ impl Device {
     /// Copies from where the bytes lie.
     #[inline]
     fn copy(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        // A block that is in memory only may lie where the device has none.
+        if out.is_empty() {
+            return Ok(());
+        }
         match &self.source {
             Source::Mapped(mapping) => {
                 let start = usize::try_from(offset).map_err(|_| Error::Device { offset })?;

@@ -3,6 +3,7 @@
 //! What always holds here: blocks rise and are unique, so that a lookup is a binary search and an empty overlay costs
 //! one comparison. On the way of a read it stands before the mapping: `Device` asks it what to read instead.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What the first four bytes of an escaped block are: jbd2's magic number, big-endian. The journal zeroes them in its
@@ -27,6 +28,8 @@ pub struct Overlay {
     block_size: u64,
     /// Rising by block.
     substitutes: Box<[Substitute]>,
+    /// The blocks that are not on the device at all: each has a substitute, whose address means nothing.
+    owned: BTreeMap<u64, Box<[u8]>>,
 }
 
 impl Overlay {
@@ -37,7 +40,22 @@ impl Overlay {
         substitutes.reverse();
         substitutes.sort_by_key(|substitute| substitute.block);
         substitutes.dedup_by_key(|substitute| substitute.block);
-        Self { block_size: u64::from(block_size), substitutes: substitutes.into_boxed_slice() }
+        Self { block_size: u64::from(block_size), substitutes: substitutes.into_boxed_slice(), owned: BTreeMap::new() }
+    }
+
+    /// Further blocks, which are here and nowhere on the device, whatever was said of them before. They may lie behind
+    /// the device's end. Each is as long as a block; the caller bounds their number.
+    pub fn own(&mut self, block_size: u32, blocks: BTreeMap<u64, Box<[u8]>>) {
+        debug_assert!(blocks.values().all(|bytes| bytes.len() as u64 == u64::from(block_size)));
+        let here = |&block: &u64| Substitute { block, address: u64::MAX, escaped: false };
+        let substitutes = self.substitutes.iter().copied().chain(blocks.keys().map(here));
+        let substitutes = substitutes.collect();
+        *self = Self { owned: blocks, ..Self::new(block_size, substitutes) };
+    }
+
+    /// The bytes of a block that is not on the device.
+    pub(super) fn owned(&self, substitute: &Substitute) -> Option<&[u8]> {
+        self.owned.get(&substitute.block).map(|bytes| &bytes[..])
     }
 
     /// Whether every block is read where it lies.

@@ -4,7 +4,7 @@
 //! one that exists. Cookies are positions and rise, whatever the image says. A damaged block hides its own names and no
 //! others. One call looks at no more than [`MOST_BYTES`]. On the way of a read this comes first: name → inode.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
@@ -55,16 +55,19 @@ impl Filesystem {
         check_kind(directory)?;
         let naming = Naming::of(self, directory);
         let Some(wanted) = naming.wanted(name)? else { return Ok(None) };
-        let blocks = self.directory_blocks(directory);
+        let blocks = 0..self.directory_blocks(directory);
         let found = if !self.is_hashed(directory) {
             self.lookup_linear(directory, naming, &wanted, blocks)?
         } else if name == b"." || name == b".." {
             // They stand in front of the tree's root and are in no leaf.
-            self.lookup_linear(directory, naming, &wanted, 1)?
+            self.lookup_linear(directory, naming, &wanted, 0..1)?
         } else {
             match htree::lookup(self, directory, naming, &wanted)? {
                 Answer::Found(number) => Some(number),
-                Answer::Absent if !naming.may_lie_elsewhere(name) => None,
+                Answer::Absent if !naming.may_lie_elsewhere(name) => match self.changes.appended(directory.number) {
+                    Some(first) => self.lookup_linear(directory, naming, &wanted, first..blocks.end)?,
+                    None => None,
+                },
                 Answer::Absent | Answer::Unknown => self.lookup_linear(directory, naming, &wanted, blocks)?,
             }
         };
@@ -144,12 +147,14 @@ impl Filesystem {
         directory: &Inode,
         naming: Naming,
         wanted: &Wanted<'_>,
-        blocks: u64,
+        blocks: Range<u64>,
     ) -> Result<Option<InodeNumber>> {
         let size = self.superblock().block_size;
         let mut search = Search::new(naming, wanted);
-        let (mut damage, mut at) = (None, FileOffset(0));
-        while let Some((block, begin)) = self.within(directory, at).filter(|(block, _)| u64::from(block.0) < blocks) {
+        let begin = size.bytes_of(blocks.start).unwrap_or(u64::MAX);
+        let (mut damage, mut at) = (None, FileOffset(begin));
+        while let Some((block, begin)) = self.within(directory, at).filter(|(block, _)| u64::from(block.0) < blocks.end)
+        {
             search.budget.spend(size.bytes().into())?;
             at = FileOffset(begin.saturating_add(size.bytes().into()));
             let found = match self.directory_block(directory, block) {

@@ -14,7 +14,7 @@ use super::checksum::{Kind, crc32c};
 use super::format;
 use super::group;
 use super::superblock::Superblock;
-use super::units::{BlockNumber, GroupNumber, InodeNumber};
+use super::units::{BlockNumber, ByteOffset, GroupNumber, InodeNumber};
 use crate::error::{Error, Result};
 
 /// What `stat` shows of a file, and what its data is mapped by.
@@ -137,20 +137,10 @@ impl Filesystem {
 
     /// As [`Self::inode`], but also one of the file system's own: the journal, a quota file.
     pub fn any_inode(&self, number: InodeNumber) -> Result<Inode> {
-        let superblock = self.superblock();
-        let place = Place::Inode(number.value());
-        let index = number.value().checked_sub(1).filter(|_| number.value() <= superblock.inodes);
-        let index = index.ok_or(Error::corrupt(Rule::InodeNumber, place))?;
-        let group = index.checked_div(superblock.inodes_per_group).map(GroupNumber);
-        let within = index.checked_rem(superblock.inodes_per_group);
-        let (Some(group), Some(within)) = (group, within) else {
-            return Err(Error::corrupt(Rule::InodeNumber, place));
-        };
-        let table = self.group(group)?.inode_table;
-        let offset = group::inode_offset(superblock, table, within).ok_or(Error::corrupt(Rule::InodeNumber, place))?;
+        let offset = self.inode_address(number)?;
 
         // Most inodes are 128, 256 or 512 bytes long and need no heap.
-        let size = usize::from(superblock.inode_size);
+        let size = usize::from(self.superblock().inode_size);
         let (mut short, mut long) = ([0; 512], Vec::new());
         let bytes = match short.get_mut(..size) {
             Some(bytes) => bytes,
@@ -161,6 +151,21 @@ impl Filesystem {
         };
         self.device().read_at(offset.0, bytes)?;
         self.check(number, bytes)
+    }
+
+    /// Where an inode begins on the device.
+    pub(super) fn inode_address(&self, number: InodeNumber) -> Result<ByteOffset> {
+        let superblock = self.superblock();
+        let place = Place::Inode(number.value());
+        let index = number.value().checked_sub(1).filter(|_| number.value() <= superblock.inodes);
+        let index = index.ok_or(Error::corrupt(Rule::InodeNumber, place))?;
+        let group = index.checked_div(superblock.inodes_per_group).map(GroupNumber);
+        let within = index.checked_rem(superblock.inodes_per_group);
+        let (Some(group), Some(within)) = (group, within) else {
+            return Err(Error::corrupt(Rule::InodeNumber, place));
+        };
+        let table = self.group(group)?.inode_table;
+        group::inode_offset(superblock, table, within).ok_or(Error::corrupt(Rule::InodeNumber, place))
     }
 
     fn check(&self, number: InodeNumber, bytes: &[u8]) -> Result<Inode> {
@@ -339,7 +344,7 @@ impl Inode {
 }
 
 impl FileKind {
-    fn of(mode: u16) -> Option<Self> {
+    pub(super) fn of(mode: u16) -> Option<Self> {
         Some(match mode & 0o170000 {
             0o100000 => Self::Regular,
             0o040000 => Self::Directory,

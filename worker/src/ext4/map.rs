@@ -6,6 +6,7 @@
 
 use super::Filesystem;
 use super::inode::{FileKind, Inode, InodeFlags};
+use super::journal::Change;
 use super::units::{BlockNumber, ByteOffset, FileOffset, LogicalBlock};
 use super::{extent, indirect};
 use crate::error::{Error, Result};
@@ -136,10 +137,15 @@ impl Filesystem {
 
     /// One run of the map itself; `wanted` only says how far looking is worth while.
     fn run(&self, inode: &Inode, block: LogicalBlock, wanted: u64) -> Result<Run> {
-        if inode.flags.contains(InodeFlags::EXTENTS) {
+        let unchanged = match self.changes.of(inode.number, block) {
+            Change::To(run) => return Ok(run),
+            Change::None(blocks) => blocks,
+        };
+        let run = if inode.flags.contains(InodeFlags::EXTENTS) {
             extent::find(self, inode, block)
         } else {
             indirect::find(self, inode, block, wanted)
-        }
+        }?;
+        Ok(Run { blocks: run.blocks.min(unchanged), ..run })
     }
 }

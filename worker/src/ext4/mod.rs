@@ -55,6 +55,7 @@ pub use self::xattr::{Namespace, Xattr};
 
 use self::cache::NodeCache;
 use self::checksum::Verifier;
+use self::journal::Changes;
 use self::system_zone::{SystemZone, Totals};
 use self::units::{u64_from, usize_from};
 use crate::device::Device;
@@ -70,6 +71,7 @@ pub struct Filesystem {
     totals: Totals,
     journal_blocks: u64,
     replayed: Replayed,
+    changes: Changes,
 }
 
 /// How a file system is to be read.
@@ -101,12 +103,12 @@ impl Filesystem {
         if !fs.superblock.incompat.contains(Incompat::RECOVER) {
             return Ok(fs);
         }
-        let recovered = journal::recover(&fs, settings.memory >> 1)?;
+        let mut recovered = journal::recover(&fs, settings.memory >> 1)?;
         // Nothing of what was read before holds any more, the superblock neither.
         let mut device = fs.into_device();
-        device.set_overlay(recovered.overlay);
+        device.set_overlay(std::mem::take(&mut recovered.overlay));
         let mut fs = Self::open_unrecovered(device, settings)?;
-        fs.replayed = recovered.replayed;
+        fs.replayed = recovered.finish(&mut fs)?;
         Ok(fs)
     }
 
@@ -120,8 +122,8 @@ impl Filesystem {
         let verifier = Verifier::new(&superblock, settings.checksum);
         let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
         let nodes = NodeCache::new(superblock.block_size);
-        let replayed = Replayed::default();
-        let mut fs = Self { device, superblock, verifier, zone, nodes, totals, journal_blocks: 0, replayed };
+        let (replayed, changes) = (Replayed::default(), Changes::default());
+        let mut fs = Self { device, superblock, verifier, zone, nodes, totals, journal_blocks: 0, replayed, changes };
 
         // A broken journal is nothing to a reader of a clean file system.
         let journal = fs.superblock.journal_inode.and_then(|number| fs.any_inode(number).ok());

@@ -89,6 +89,115 @@ pub(crate) fn escapes(root: &Path) {
     file.sync_all().unwrap();
 }
 
+/// Names in fast commits. There is room for 15 of them before a transaction follows.
+pub(crate) fn fast_commits_of_names(root: &Path) {
+    for name in ["old", "gone", "renamed"] {
+        write(&root.join(name), &pattern(1, 3000));
+    }
+    for directory in ["d", "empty"] {
+        fs::create_dir(root.join(directory)).unwrap();
+    }
+    for name in ["d/a", "d/b", "d/c"] {
+        write(&root.join(name), &pattern(2, 9000));
+    }
+    sync(root);
+    write(&root.join("first"), b"first");
+    fsync(&root.join("first"));
+    fs::create_dir(root.join("new")).unwrap();
+    fs::create_dir(root.join("new/below")).unwrap();
+    write(&root.join("new/below/file"), &pattern(4, 12_345));
+    fsync(&root.join("new/below/file"));
+    fs::hard_link(root.join("d/a"), root.join("d/link")).unwrap();
+    fs::remove_file(root.join("d/b")).unwrap();
+    fs::rename(root.join("d/a"), root.join("new/moved")).unwrap();
+    fsync(&root.join("new/moved"));
+    fs::rename(root.join("renamed"), root.join("d/c")).unwrap();
+    fs::remove_dir(root.join("empty")).unwrap();
+    fs::set_permissions(root.join("old"), fs::Permissions::from_mode(0o640)).unwrap();
+    fsync(&root.join("old"));
+    // A name that is taken again, an inode number too.
+    fs::remove_file(root.join("gone")).unwrap();
+    write(&root.join("gone"), &pattern(5, 5000));
+    fsync(&root.join("gone"));
+    fs::rename(root.join("gone"), root.join("first")).unwrap();
+    fsync(&root.join("first"));
+    // Of this nothing is in the journal.
+    write(&root.join("lost"), b"lost");
+}
+
+/// Ranges in fast commits.
+pub(crate) fn fast_commits_of_ranges(root: &Path) {
+    write(&root.join("big"), &pattern(3, 300_000));
+    write(&root.join("scattered"), b"");
+    sync(root);
+    write(&root.join("first"), b"first");
+    fsync(&root.join("first"));
+    let big = File::options().write(true).open(root.join("big")).unwrap();
+    write_at(&big, &pattern(6, 20_000), 100_000);
+    big.sync_all().unwrap();
+    big.set_len(150_000).unwrap();
+    write_at(&big, &pattern(7, 5000), 400_000);
+    big.sync_all().unwrap();
+    let punch = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&big, punch, 8192, 40_960).unwrap();
+    big.sync_all().unwrap();
+    rustix::fs::fallocate(&big, rustix::fs::FallocateFlags::empty(), 500_000, 100_000).unwrap();
+    write_at(&big, b"within", 550_000);
+    big.sync_all().unwrap();
+    // More extents than an inode has room for.
+    let scattered = File::options().write(true).open(root.join("scattered")).unwrap();
+    for part in 0..12 {
+        write_at(&scattered, &pattern(8 + part, 5000), u64::from(part.unsigned_abs()) * 40_000);
+    }
+    scattered.sync_all().unwrap();
+}
+
+/// Many changes before one fsync.
+pub(crate) fn long_fast_commits(root: &Path) {
+    fs::create_dir(root.join("d")).unwrap();
+    sync(root);
+    write(&root.join("first"), b"first");
+    fsync(&root.join("first"));
+    for round in 0..3 {
+        for file in 0..25 {
+            write(&root.join(format!("d/{round} a name of some length {file}")), &pattern(file, 700));
+        }
+        if round > 0 {
+            for file in 0..10 {
+                fs::remove_file(root.join(format!("d/{} a name of some length {file}", round - 1))).unwrap();
+            }
+        }
+        fsync(&root.join(format!("d/{round} a name of some length 24")));
+    }
+}
+
+/// Names come and go in a directory that has a hash tree.
+pub(crate) fn fast_commits_in_a_large_directory(root: &Path) {
+    fs::create_dir(root.join("large")).unwrap();
+    for file in 0..700 {
+        write(&root.join(format!("large/a rather long name, so that it takes space {file}")), b"");
+    }
+    sync(root);
+    write(&root.join("first"), b"first");
+    fsync(&root.join("first"));
+    for file in 0..20 {
+        write(&root.join(format!("large/new {file}")), &pattern(file, 50));
+        fs::remove_file(root.join(format!("large/a rather long name, so that it takes space {}", file * 30))).unwrap();
+        if file % 7 == 0 {
+            fsync(&root.join(format!("large/new {file}")));
+        }
+    }
+    fsync(&root.join("large/new 19"));
+}
+
+fn fsync(path: &Path) {
+    File::open(path).unwrap().sync_all().unwrap();
+}
+
+fn write_at(file: &File, bytes: &[u8], at: u64) {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at).unwrap();
+}
+
 /// Commits what was done so far to the journal, and nothing to its place.
 pub(crate) fn commit(root: &Path) {
     let mark = root.join("committed");

@@ -21,6 +21,8 @@ mod walk;
 
 use lazaret_policy::message::{Refusal, Replayed};
 
+use self::fast_commit::Commits;
+pub(super) use self::fast_commit::{Change, Changes};
 use self::log::Log;
 use super::Filesystem;
 use super::units::u64_from;
@@ -30,8 +32,9 @@ use crate::device::Overlay;
 pub(super) struct Recovered {
     /// The newest copies.
     pub(super) overlay: Overlay,
-    /// The same in numbers.
-    pub(super) replayed: Replayed,
+    replayed: Replayed,
+    commits: Option<Commits>,
+    budget: Budget,
 }
 
 /// Reads the journal of a file system that says it has to be replayed, in at most so many bytes of memory.
@@ -43,11 +46,29 @@ pub(super) fn recover(fs: &Filesystem, memory: u64) -> Result<Recovered, Refusal
     let mut budget = Budget(memory);
     let log = Log::open(fs, &mut budget)?;
     let recovery = recovery::run(&log, &mut budget)?;
-    fast_commit::refuse(&log, recovery.next)?;
     let overlay = Overlay::new(fs.superblock().block_size.bytes(), recovery.substitutes);
+    let commits = match recovery.next {
+        Some(next) => fast_commit::scan(&log, next, &mut budget)?,
+        None => None,
+    };
     let blocks = u32::try_from(overlay.len()).unwrap_or(u32::MAX);
     let replayed = Replayed { blocks, ..recovery.replayed };
-    Ok(Recovered { overlay, replayed })
+    Ok(Recovered { overlay, replayed, commits, budget })
+}
+
+impl Recovered {
+    /// Finishes on the file system as it is read through the overlay.
+    ///
+    /// # Errors
+    /// Fast commits that do not fit it, or more of them than there is memory for.
+    pub(super) fn finish(mut self, fs: &mut Filesystem) -> Result<Replayed, Refusal> {
+        let fast = match &self.commits {
+            Some(commits) => fast_commit::apply(fs, commits, &mut self.budget)?,
+            None => Replayed::default(),
+        };
+        let Replayed { fast_commits, fast_changes, .. } = fast;
+        Ok(Replayed { fast_commits, fast_changes, ..self.replayed })
+    }
 }
 
 /// Bytes of memory that may still be taken.
@@ -76,6 +97,18 @@ impl Budget {
             vector.try_reserve_exact(more).map_err(|_| Refusal::OutOfMemory)?;
         }
         vector.push(element);
+        Ok(())
+    }
+
+    /// Appends bytes, likewise.
+    fn append(&mut self, vector: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Refusal> {
+        let room = vector.capacity().saturating_sub(vector.len());
+        if room < bytes.len() {
+            let more = vector.len().max(bytes.len());
+            self.spend(more.saturating_mul(2))?;
+            vector.try_reserve_exact(more).map_err(|_| Refusal::OutOfMemory)?;
+        }
+        vector.extend_from_slice(bytes);
         Ok(())
     }
 }
