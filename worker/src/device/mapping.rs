@@ -9,17 +9,18 @@
     reason = "the mapping is touched in assembly, and a handler of SIGBUS repairs what faults there"
 )]
 
-use std::{io, mem, ops::Range, os::fd::OwnedFd, ptr, slice, sync::OnceLock};
+use std::mem::{self, ManuallyDrop};
+use std::{io, ops::Range, os::fd::OwnedFd, ptr, slice, sync::OnceLock};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::io::Errno;
 
 pub use lazaret_policy::exit::BUS as EXIT_SIGBUS;
 
-/// A mapped range of a device.
+/// A mapped range of a device. It stays mapped until the process ends: after the last filter nobody may unmap.
 #[derive(Debug)]
 pub(super) struct Mapping {
-    memory: MmapRaw,
+    memory: ManuallyDrop<MmapRaw>,
 }
 
 impl Mapping {
@@ -28,7 +29,7 @@ impl Mapping {
         install_handler()?;
         let memory = MmapOptions::new().offset(offset).len(length).map_raw_read_only(&fd);
         let memory = memory.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
-        Ok(Self { memory })
+        Ok(Self { memory: ManuallyDrop::new(memory) })
     }
 
     /// Length in bytes.
