@@ -9,9 +9,9 @@ use crate::{CHANNEL_FD, FUSE_FD};
 use Answer::{Absent, Allow};
 use Condition::{Has, Is, Lacks, OneOf};
 use libc::{
-    CLOCK_MONOTONIC, CLONE_THREAD, FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT,
-    FUTEX_WAIT_BITSET, FUTEX_WAKE, MADV_DONTNEED, MSG_NOSIGNAL, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC,
-    SECCOMP_SET_MODE_FILTER,
+    CLOCK_MONOTONIC, CLONE_THREAD, F_GETFD, FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG,
+    FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, MADV_DONTNEED, MSG_NOSIGNAL, PR_SET_NAME, PR_SET_NO_NEW_PRIVS,
+    PROT_EXEC, SECCOMP_SET_MODE_FILTER,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -106,6 +106,7 @@ pub const STARTING: &[Row] = &[
     row!(SYS_clone3, ALWAYS, Absent, "its flags lie in memory, where a filter cannot look; libc falls back to clone"),
     row!(SYS_close, ALWAYS, Allow, "drop the device's fd once it is mapped"),
     row!(SYS_exit_group, ALWAYS, Allow, "end"),
+    row!(SYS_fcntl, &[Is(1, F_GETFD as u64)], Allow, "std looks, in builds with assertions, whether what it closes is open"),
     row!(SYS_futex, &[OneOf(1, FUTEX_CALLS)], Allow, "wait for another thread"),
     row!(SYS_geteuid, ALWAYS, Allow, "fuser asks whose session it is"),
     row!(SYS_gettid, ALWAYS, Allow, "std asks for a thread's number"),
