@@ -106,7 +106,12 @@ pub const STARTING: &[Row] = &[
     row!(SYS_clone3, ALWAYS, Absent, "its flags lie in memory, where a filter cannot look; libc falls back to clone"),
     row!(SYS_close, ALWAYS, Allow, "drop the device's fd once it is mapped"),
     row!(SYS_exit_group, ALWAYS, Allow, "end"),
-    row!(SYS_fcntl, &[Is(1, F_GETFD as u64)], Allow, "std looks, in builds with assertions, whether what it closes is open"),
+    row!(
+        SYS_fcntl,
+        &[Is(1, F_GETFD as u64)],
+        Allow,
+        "std looks, in builds with assertions, whether what it closes is open"
+    ),
     row!(SYS_futex, &[OneOf(1, FUTEX_CALLS)], Allow, "wait for another thread"),
     row!(SYS_geteuid, ALWAYS, Allow, "fuser asks whose session it is"),
     row!(SYS_gettid, ALWAYS, Allow, "std asks for a thread's number"),
