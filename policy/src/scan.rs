@@ -49,6 +49,8 @@ pub struct Table {
     pub sector: u32,
     /// The disk's GUID as it lies in a GPT, or the signature of an MBR in the first four bytes.
     pub disk: [u8; 16],
+    /// It was read from its copy at the end of the device, because the first is damaged.
+    pub backup: bool,
     /// What is wrong with the table as a whole.
     pub findings: Vec<Corruption>,
     /// The partitions by number, at most [`MOST_PARTITIONS`].
@@ -211,6 +213,7 @@ mod tests {
             kind: TableKind::Hybrid,
             sector: u32::MAX,
             disk: [0xff; 16],
+            backup: true,
             findings: vec![Corruption { rule: Rule::ALL[Rule::ALL.len() - 1], place }; MOST_FINDINGS],
             partitions: vec![partition; MOST_PARTITIONS],
         });

@@ -52,6 +52,7 @@ fn live(channel: &Channel) -> Result<Result<(), Refusal>, BrokerGone> {
     match (start.purpose, fuse) {
         (Purpose::Mount, Some(fuse)) => mount(channel, &confined, &start, fuse),
         (Purpose::Tool, None) => answer(channel, &confined, &start),
+        (Purpose::Scan, None) => scan(channel, &confined),
         _ => Err(BrokerGone),
     }
 }
@@ -112,6 +113,22 @@ fn answer(channel: &Channel, confined: &Confined, start: &Start) -> Result<Resul
     };
     report(channel, &Report::Ready(tool::summary(&filesystem)))?;
     tool::serve(&filesystem, channel).map_err(|_| BrokerGone)?;
+    Ok(Ok(()))
+}
+
+/// Answers what lies on a whole device, until the tool hangs up.
+fn scan(channel: &Channel, confined: &Confined) -> Result<Result<(), Refusal>, BrokerGone> {
+    report(channel, &Report::Initialized)?;
+    let device = match device(channel, confined)? {
+        Ok(device) => device,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if let Err(failed) = narrow(confined, seccomp::ANSWERING) {
+        return Ok(Err(setup(failed)));
+    }
+    memory::seal();
+    report(channel, &Report::Mapped)?;
+    tool::scan(&device, channel).map_err(|_| BrokerGone)?;
     Ok(Ok(()))
 }
 

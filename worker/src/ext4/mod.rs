@@ -38,6 +38,7 @@ pub mod statfs;
 pub mod superblock;
 mod system_zone;
 pub mod units;
+pub mod volume;
 pub mod xattr;
 mod xattr_entry;
 

@@ -255,7 +255,8 @@ fn cluster_ratio(raw: &format::Superblock, ro_compat: RoCompat) -> Result<u32, C
     more.and_then(|more| 1u32.checked_shl(more)).ok_or(broken(Rule::ClusterSize))
 }
 
-fn checksum_matches(raw: &format::Superblock) -> bool {
+/// Whether it matches its checksum, or has none.
+pub(super) fn checksum_matches(raw: &format::Superblock) -> bool {
     if Kind::of(RoCompat::from_bits_retain(raw.s_feature_ro_compat.get())) != Kind::Crc32c {
         return true;
     }
@@ -263,7 +264,8 @@ fn checksum_matches(raw: &format::Superblock) -> bool {
     crc32c(!0, covered) == raw.s_checksum.get()
 }
 
-fn wide_number(wide: bool, low: u32, high: u32) -> u64 {
+/// A number of 64 bits, if there are so many.
+pub(super) fn wide_number(wide: bool, low: u32, high: u32) -> u64 {
     let high = if wide { u64::from(high) << 32 } else { 0 };
     high | u64::from(low)
 }

@@ -3,11 +3,15 @@
 //! One question, one answer, of bounded size. What a tool does with the answer is its own care: names and contents
 //! are the image's.
 
+mod scan;
+
 use crate::error::{Error, Result};
 use crate::ext4::{FileKind, Filesystem, Inode, InodeNumber, Namespace, Timestamp};
 use lazaret_policy::channel::{Channel, ChannelError};
 use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Summary, Time};
 use std::ops::ControlFlow;
+
+pub use scan::serve as scan;
 
 /// Answers until the tool hangs up.
 pub fn serve(filesystem: &Filesystem, channel: &Channel) -> Result<(), ChannelError> {
