@@ -5,7 +5,7 @@
 
 use crate::escape::escaped;
 use crate::exit::Failure;
-use lazaret_policy::message::{Checksum, Purpose, Special, Start};
+use lazaret_policy::message::{Checksum, Purpose, Special, Start, Xattrs};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub checksum: Checksum,
     /// Device nodes, sockets and FIFOs.
     pub special: Special,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
     /// Threads that answer.
     pub threads: u8,
     /// Bytes of heap.
@@ -66,6 +68,7 @@ impl Default for Options {
             umask: 0,
             checksum: Checksum::Strict,
             special: Special::Show,
+            xattrs: Xattrs::User,
             threads: u8::try_from(processors.clamp(2, 4)).unwrap_or(2),
             memory: MEMORY,
             timeout: Duration::from_secs(60),
@@ -93,6 +96,7 @@ impl Options {
             purpose,
             checksum: self.checksum,
             special: self.special,
+            xattrs: self.xattrs,
             uid: self.uid,
             gid: self.gid,
             umask: self.umask,
@@ -134,6 +138,14 @@ impl Options {
                     "show" => Special::Show,
                     "hide" => Special::Hide,
                     _ => return Err(wrong(name, value, "hide or show")),
+                }
+            }
+            ("xattrs", Some(value)) => {
+                self.xattrs = match value {
+                    "user" => Xattrs::User,
+                    "all" => Xattrs::All,
+                    "none" => Xattrs::None,
+                    _ => return Err(wrong(name, value, "user, all or none")),
                 }
             }
             ("confine", Some(value)) => {
@@ -292,6 +304,7 @@ mod tests {
             "timeout=-1",
             "checksum=maybe",
             "special=no",
+            "xattrs=yes",
             "confine=off",
         ];
         for word in words {

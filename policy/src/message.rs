@@ -37,6 +37,8 @@ pub struct Start {
     pub checksum: Checksum,
     /// Whether device nodes, sockets and FIFOs are shown as what they are.
     pub special: Special,
+    /// Which extended attributes are shown.
+    pub xattrs: Xattrs,
     /// Owner of everything, where the mount overrides it.
     pub uid: Option<u32>,
     /// Group of everything, where the mount overrides it.
@@ -80,6 +82,19 @@ pub enum Special {
     Show,
     /// Not at all: they are neither listed nor found.
     Hide,
+}
+
+/// `xattrs=`: extended attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Xattrs {
+    /// Those of users, `user.*`, and the access control lists, which the kernel then keeps to.
+    #[default]
+    User,
+    /// Also `trusted.*`, for privileged processes, and `security.*`. No program gains anything by them: a mount is
+    /// `nosuid`.
+    All,
+    /// None at all, and access goes by the mode.
+    None,
 }
 
 /// A range of a device, in bytes.

@@ -43,6 +43,15 @@ pub enum Error {
     /// The content of an encrypted file.
     #[error("encrypted, and there is no key")]
     NoKey,
+    /// The file has no extended attribute of this name.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// The answer is longer than the room that the asker has for it.
+    #[error("no room for the answer")]
+    NoRoom,
+    /// Not done on this mount, for no file.
+    #[error("not served")]
+    NotServed,
     /// The request makes no sense for this object.
     #[error("invalid argument")]
     Invalid,
@@ -85,6 +94,9 @@ impl From<&Error> for Errno {
             Error::IsDirectory => Errno::ISDIR,
             Error::NameTooLong => Errno::NAMETOOLONG,
             Error::NoKey => Errno::NOKEY,
+            Error::NoAttribute => Errno::NODATA,
+            Error::NoRoom => Errno::RANGE,
+            Error::NotServed => Errno::NOSYS,
             Error::Invalid => Errno::INVAL,
         }
     }

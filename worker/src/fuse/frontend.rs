@@ -5,13 +5,14 @@
 //! from the one table in `error.rs`.
 
 use super::attr::{Owner, file_type, unreadable};
+use super::xattr::{self, Shown};
 use crate::error::{Error, Result};
 use crate::ext4::dir::DirEntry;
 use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
     ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, Request,
+    ReplyStatfs, ReplyXattr, Request,
 };
 use lazaret_policy::message::{Special, Start};
 use std::ffi::OsStr;
@@ -34,6 +35,7 @@ pub struct Frontend {
     filesystem: Arc<OnceLock<Filesystem>>,
     owner: Owner,
     special: Special,
+    xattrs: Shown,
 }
 
 /// Gives a [`Frontend`] its file system once that is open.
@@ -51,7 +53,7 @@ impl Frontend {
     pub(super) fn new(start: &Start) -> (Self, Opener) {
         let filesystem = Arc::new(OnceLock::new());
         let opener = Opener(Arc::clone(&filesystem));
-        (Self { filesystem, owner: Owner::of(start), special: start.special }, opener)
+        (Self { filesystem, owner: Owner::of(start), special: start.special, xattrs: Shown::of(start) }, opener)
     }
 
     fn filesystem(&self) -> &Filesystem {
@@ -222,7 +224,7 @@ macro_rules! refuse_to_write {
 
 impl fuser::Filesystem for Frontend {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        super::configure(config);
+        super::configure(config, self.xattrs.wanted());
         Ok(())
     }
 
@@ -292,6 +294,18 @@ impl fuser::Filesystem for Frontend {
             Ok(found) => reply.offset(found),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let inode = self.inode(node);
+        let value = inode.and_then(|inode| self.xattrs.value(self.filesystem(), &inode, name.as_bytes()));
+        xattr::send(value, size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let (inode, privileged) = (self.inode(node), request.uid() == 0);
+        let names = inode.and_then(|inode| self.xattrs.names(self.filesystem(), &inode, privileged));
+        xattr::send(names, size, reply);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {

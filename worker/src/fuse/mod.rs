@@ -5,6 +5,7 @@
 
 mod attr;
 mod frontend;
+mod xattr;
 
 pub use frontend::{Frontend, Opener};
 
@@ -36,8 +37,8 @@ pub fn handshake(fuse: OwnedFd, start: &Start) -> io::Result<(Session<Frontend>,
 }
 
 /// The connection's features and sizes.
-fn configure(config: &mut KernelConfig) {
-    for flag in WANTED {
+fn configure(config: &mut KernelConfig, more: InitFlags) {
+    for flag in WANTED.into_iter().chain([more]) {
         // A kernel that lacks one does without.
         let _ = config.add_capabilities(flag);
     }
