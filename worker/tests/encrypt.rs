@@ -15,7 +15,10 @@ use image::Image;
 use kernel::Mounted;
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_worker::error::Error;
-use lazaret_worker::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
+use lazaret_worker::ext4::checksum::crc32c;
+use lazaret_worker::ext4::{
+    FileKind, FileOffset, Filesystem, Inode, InodeFlags, InodeNumber, LogicalBlock, MappingKind,
+};
 
 /// Whether this kernel encrypts; where it does not, that is said and nothing is compared.
 fn kernel_encrypts() -> bool {
@@ -246,6 +249,109 @@ fn a_broken_name_or_target_hides_nothing_else() {
     for (index, (name, number)) in names.iter().enumerate() {
         assert_eq!(fs.lookup(&one, name), Ok((index != 0).then_some(*number)));
     }
+}
+
+/// Where names are encrypted and fold case, a hash with a key stands behind each. This kernel may not fold case, so it
+/// encrypts a directory in which there is room left, the hashes are put in by hand, and e2fsck sorts a tree by them.
+#[test]
+fn hashes_that_stand_behind_the_names_are_shown_and_lead_to_them() {
+    const ROOM: u32 = 600;
+    let fill = |root: &Path| {
+        fs::create_dir(root.join("d")).unwrap();
+        let path = |number: u32| root.join(format!("d/a name that is encrypted {number}"));
+        for number in 0..ROOM {
+            File::create(path(number)).unwrap();
+        }
+        for number in ROOM / 2..ROOM {
+            fs::remove_file(path(number)).unwrap();
+        }
+        File::create(root.join("d").join("x".repeat(220))).unwrap();
+    };
+    let options = "-t ext4 -O encrypt,^dir_index,^metadata_csum,^has_journal -b 1024";
+    let Some(mut image) = encrypted(options, "v2", &[], fill) else { return };
+    let number = image.number("d");
+    let plain = image.open();
+    let directory = plain.inode(number).unwrap();
+
+    // Each record as it is, or none, with room for a hash: in the order they have, as many as fit into each block.
+    let mut records = Vec::new();
+    for block in 0..(directory.size / 1024) as u32 {
+        let bytes = plain.read_block(&directory, LogicalBlock(block)).unwrap().unwrap();
+        let mut at = 0;
+        while at < bytes.len() {
+            let (inode, length) = (&bytes[at..at + 4], usize::from(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]])));
+            let name = &bytes[at + 8..][..bytes[at + 6].into()];
+            if inode != [0; 4] {
+                records.push((inode.to_vec(), bytes[at + 7], name.to_vec()));
+            }
+            at += length;
+        }
+    }
+    let hash = |name: &[u8]| [crc32c(7, name) & !1, crc32c(8, name)];
+    let mut expected = BTreeMap::new();
+    let mut records = records.into_iter().peekable();
+    for block in 0..(directory.size / 1024) as u32 {
+        let (mut bytes, mut last) = (Vec::new(), 0);
+        let room = |name: &[u8]| 8 + name.len().next_multiple_of(4) + if name.len() > 2 { 8 } else { 0 };
+        while let Some((inode, kind, name)) = records.next_if(|(_, _, name)| bytes.len() + room(name) <= 1024) {
+            last = bytes.len();
+            bytes.extend(&inode);
+            bytes.extend((room(&name) as u16).to_le_bytes());
+            bytes.extend([name.len() as u8, kind]);
+            bytes.extend(&name);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            if name.len() > 2 {
+                bytes.extend(hash(&name).map(u32::to_le_bytes).concat());
+                expected.insert(name, u32::from_le_bytes(inode.try_into().unwrap()));
+            }
+        }
+        let rest = (1024 - last) as u16;
+        bytes.resize(1024, 0);
+        bytes[last + 4..last + 6].copy_from_slice(&rest.to_le_bytes());
+        let MappingKind::Data(start) = plain.map(&directory, FileOffset(u64::from(block) * 1024), 1024).unwrap().kind
+        else {
+            panic!("a hole")
+        };
+        image.write(start.0 as usize, &bytes);
+    }
+    assert!(records.next().is_none() && expected.len() > 300);
+    let incompat = image.u32(1024 + 0x60);
+    image.break_superblock(0x60, &(incompat | 0x20000).to_le_bytes());
+    image.break_superblock(0x27c, &1_u16.to_le_bytes());
+    let flags = image.u32(image.inode(number) + 0x20);
+    image.break_inode(number, 0x20, &(flags | 0x4000_0000).to_le_bytes());
+
+    let check = |image: &Image| {
+        let fs = image.open();
+        let directory = fs.inode(number).unwrap();
+        let names = list(&fs, &directory).unwrap();
+        assert_eq!(names.len(), expected.len());
+        for (shown, inode) in names {
+            let bytes = data_encoding::BASE64URL_NOPAD.decode(&shown).unwrap();
+            let begin = &bytes[8..bytes.len().min(8 + 149)];
+            let (name, number) = expected.iter().find(|(name, _)| name.starts_with(begin)).unwrap();
+            assert_eq!(bytes[..8], hash(name).map(u32::to_le_bytes).concat());
+            assert_eq!(inode.value(), *number);
+            assert_eq!(fs.lookup(&directory, &shown), Ok(Some(inode)));
+            assert_eq!(fs.lookup(&directory, &shown.to_ascii_lowercase()).ok().flatten(), None);
+        }
+        directory.flags.contains(InodeFlags::INDEX)
+    };
+    assert!(!check(&image));
+    let compat = image.u32(1024 + 0x5c);
+    image.break_superblock(0x5c, &(compat | 0x20).to_le_bytes());
+    image.save();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut e2fsck = std::process::Command::new("e2fsck");
+    e2fsck.env("PATH", format!("{path}:/usr/sbin:/sbin")).arg("-fyD").arg(image.path());
+    let output = e2fsck.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code().is_some_and(|code| code <= 1), "{said}");
+    image.reload();
+    assert!(check(&image), "{said}");
+    let fs = image.open();
+    let directory = fs.inode(number).unwrap();
+    assert_eq!(fs.read_block(&directory, LogicalBlock(0)).unwrap().unwrap()[28], 6, "{said}");
 }
 
 /// A flag of an inode means what it says only with the feature.
