@@ -25,6 +25,7 @@ mod signal;
 mod spawn;
 mod supervise;
 mod tool;
+mod warning;
 mod worker;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@
 
 use crate::escape::escaped;
 use crate::exit::Failure;
-use lazaret_policy::message::{Checksum, Purpose, Special, Start, Xattrs};
+use lazaret_policy::message::{Checksum, Purpose, Special, Start, Verity, Xattrs};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -25,6 +25,10 @@ pub(crate) struct Options {
     pub umask: u16,
     /// What a wrong checksum does.
     pub checksum: Checksum,
+    /// What is done about Merkle trees.
+    pub verity: Verity,
+    /// Where the superblock to be used lies, in units of 1 KiB.
+    pub superblock: Option<u64>,
     /// Device nodes, sockets and FIFOs.
     pub special: Special,
     /// Extended attributes.
@@ -67,6 +71,8 @@ impl Default for Options {
             gid: None,
             umask: 0,
             checksum: Checksum::Strict,
+            verity: Verity::Ignore,
+            superblock: None,
             special: Special::Show,
             xattrs: Xattrs::User,
             threads: u8::try_from(processors.clamp(2, 4)).unwrap_or(2),
@@ -95,6 +101,8 @@ impl Options {
         Start {
             purpose,
             checksum: self.checksum,
+            verity: self.verity,
+            superblock: self.superblock,
             special: self.special,
             xattrs: self.xattrs,
             uid: self.uid,
@@ -132,6 +140,17 @@ impl Options {
                     "ignore" => Checksum::Ignore,
                     _ => return Err(wrong(name, value, "strict, warn or ignore")),
                 }
+            }
+            ("verity", Some(value)) => {
+                self.verity = match value {
+                    "ignore" => Verity::Ignore,
+                    "verify" => Verity::Verify,
+                    _ => return Err(wrong(name, value, "verify or ignore")),
+                }
+            }
+            ("sb", Some(value)) => {
+                let place = value.parse().ok().filter(|&place: &u64| place > 0);
+                self.superblock = Some(place.ok_or_else(|| wrong(name, value, "a number of blocks of 1 KiB"))?);
             }
             ("special", Some(value)) => {
                 self.special = match value {
@@ -266,6 +285,8 @@ mod tests {
         assert_eq!((options.exec, options.threads, options.memory), (true, 2, 32 << 20));
         assert_eq!((options.timeout, options.checksum), (Duration::from_secs(5), Checksum::Warn));
         assert!(!parse("exec,noexec").unwrap().exec);
+        let options = parse("sb=32768,verity=verify").unwrap();
+        assert_eq!((options.superblock, options.verity), (Some(32768), Verity::Verify));
         let several = Options::parse(&["uid=1,special=hide", "uid=2,nosymfollow,confine=degraded"]).unwrap();
         assert_eq!((several.uid, several.special), (Some(2), Special::Hide));
         assert_eq!((several.nosymfollow, several.confine), (true, Strictness::Degraded));
@@ -303,6 +324,9 @@ mod tests {
             "memory=M",
             "timeout=-1",
             "checksum=maybe",
+            "verity=yes",
+            "sb=0",
+            "sb=-1",
             "special=no",
             "xattrs=yes",
             "confine=off",

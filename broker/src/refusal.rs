@@ -3,7 +3,7 @@
 //! What holds here: a refusal is numbers, so a lying worker chooses among sentences of ours and writes none.
 
 use crate::exit::{Failure, words};
-use lazaret_policy::feature::{Incompat, RoCompat};
+use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::{Refusal, Step};
 use rustix::io::Errno;
 
@@ -15,7 +15,13 @@ pub(crate) fn failure(refusal: Refusal) -> Failure {
             Failure::mount(format!("is cut short: it has {length} bytes, its file system needs {needed}"))
         }
         Refusal::Incompat(bits) => features(&Incompat::from_bits_retain(bits).names()),
-        Refusal::RoCompat(bits) => features(&RoCompat::from_bits_retain(bits).names()),
+        Refusal::JournalDevice => Failure::mount("is the journal of another file system, and no file system itself"),
+        Refusal::SuperblockLost { broken, copies } => {
+            let broken = broken.map_or("it is not there".to_owned(), |broken| format!("broken rule: {}", broken.rule));
+            let copies: Vec<_> = copies.iter().filter(|&&copy| copy > 0).map(|copy| format!("sb={copy}")).collect();
+            let copies = copies.join(", ");
+            Failure::mount(format!("has no usable superblock ({broken}); a copy can be taken by an option: {copies}"))
+        }
         Refusal::Corrupt(corruption) => {
             Failure::mount(format!("is damaged: {}: broken rule: {}", corruption.place, corruption.rule))
         }
@@ -67,7 +73,12 @@ mod tests {
             said(Refusal::Incompat(0x18000)),
             "uses features that this version does not read: inline_data, encrypt"
         );
-        assert!(said(Refusal::RoCompat(0x200)).ends_with("a feature that this version does not read: bigalloc"));
+        assert!(said(Refusal::JournalDevice).contains("the journal of another file system"));
+        let lost = said(Refusal::SuperblockLost { broken: None, copies: [32768, 98304, 0] });
+        assert_eq!(
+            lost,
+            "has no usable superblock (it is not there); a copy can be taken by an option: sb=32768, sb=98304"
+        );
         let corruption = Corruption { rule: Rule::ALL[0], place: Place::GroupDescriptor(7) };
         assert!(said(Refusal::Corrupt(corruption)).contains("descriptor of group 7"));
         assert!(

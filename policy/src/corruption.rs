@@ -61,6 +61,20 @@ pub enum Place {
     },
     /// A block of the journal, counted within the journal.
     Journal(u32),
+    /// A block of a file's data, counted in blocks of its Merkle tree.
+    Data {
+        /// The file.
+        inode: u32,
+        /// The block.
+        block: u64,
+    },
+    /// A block of hashes, counted within a file's Merkle tree.
+    Merkle {
+        /// The file.
+        inode: u32,
+        /// The block.
+        block: u64,
+    },
     /// A range of the device in bytes.
     Device {
         /// Where it begins.
@@ -85,6 +99,8 @@ impl fmt::Display for Place {
                 write!(f, "directory inode {inode}, block {block}, byte {offset}")
             }
             Self::Journal(block) => write!(f, "block {block} of the journal"),
+            Self::Data { inode, block } => write!(f, "block {block} of the data of inode {inode}"),
+            Self::Merkle { inode, block } => write!(f, "block {block} of the Merkle tree of inode {inode}"),
             Self::Device { offset, length } => {
                 write!(f, "bytes {offset} to {} of the device", offset.saturating_add(length))
             }
@@ -140,6 +156,7 @@ rules! {
     InodeCount => "the number of inodes is that of all groups together",
     ReservedDescriptorBlocks => "at most a quarter of a block's bytes is the number of blocks reserved for descriptors",
     FirstMetaGroup => "the first spread block of descriptors is one of them",
+    SuperblockPlace => "a copy of the superblock lies where a group begins",
     ChecksumType => "the checksums are crc32c",
     ClusterSize => "a cluster is as large as a block or larger, and at most 1 GiB",
     // Groups.
@@ -192,6 +209,11 @@ rules! {
     AclForm => "an access control list is of version 1 and made of whole entries",
     AclEntry => "an entry of an access control list is of one of the six kinds and grants no more than rwx",
     AclOrder => "the entries of an access control list are in order, and none that must be there is missing",
+    // Verity.
+    VerityPlace => "a file with a Merkle tree has it in extents behind its end, and the descriptor behind the tree",
+    VerityDescriptor => "the descriptor of a Merkle tree is of version 1 and describes at most 8 levels",
+    VeritySize => "the descriptor of a Merkle tree says how long the file is",
+    VerityHash => "a block matches its hash in the Merkle tree",
     // Inline data.
     InlineData => "an inode with data in itself has room for it in an extended attribute, though it may be empty",
     InlineFlags => "an inode has its data in itself or in extents",

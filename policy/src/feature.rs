@@ -114,6 +114,12 @@ bitflags! {
     }
 }
 
+impl RoCompat {
+    /// Those whose meaning for a reader is known. With any other the file system is read and a warning given: what a
+    /// kernel that knows them made may not be all there.
+    pub const UNDERSTOOD: Self = Self::all().difference(Self::HAS_SNAPSHOT).difference(Self::REPLICA);
+}
+
 macro_rules! spoken {
     ($type:ident, $word:literal, $($flag:ident => $name:literal),* $(,)?) => {
         impl $type {

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod message;
 pub mod scan;
 pub mod seccomp;
+pub mod warning;
 
 use std::os::fd::RawFd;
 

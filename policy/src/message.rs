@@ -5,6 +5,7 @@
 //! tools that look into an image, carries bytes of the image, and whoever prints them escapes them first.
 
 use crate::corruption::Corruption;
+use crate::warning::Warnings;
 use serde::{Deserialize, Serialize};
 
 /// What goes over the channel: its longest form in bytes, and the fds that come with it.
@@ -35,6 +36,10 @@ pub struct Start {
     pub purpose: Purpose,
     /// What a wrong checksum does.
     pub checksum: Checksum,
+    /// What is done about Merkle trees.
+    pub verity: Verity,
+    /// Where the superblock to be used lies, in units of 1 KiB: a copy of it, where the primary is gone.
+    pub superblock: Option<u64>,
     /// Whether device nodes, sockets and FIFOs are shown as what they are.
     pub special: Special,
     /// Which extended attributes are shown.
@@ -72,6 +77,16 @@ pub enum Checksum {
     Warn,
     /// It is not computed.
     Ignore,
+}
+
+/// `verity=`: files with a Merkle tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verity {
+    /// They are read as other files.
+    #[default]
+    Ignore,
+    /// Every block is checked against the tree before it is given.
+    Verify,
 }
 
 /// `special=`: device nodes, sockets and FIFOs.
@@ -163,7 +178,7 @@ pub struct Layers {
 }
 
 /// The file system that is ready, in numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Bytes a block.
     pub block_size: u32,
@@ -179,6 +194,10 @@ pub struct Summary {
     pub incompat: u32,
     /// `s_feature_ro_compat`.
     pub ro_compat: u32,
+    /// What it should not be trusted with.
+    pub warnings: Warnings,
+    /// Wrong checksums that were let pass while it was opened.
+    pub wrong_checksums: u64,
     /// `s_uuid`.
     pub uuid: [u8; 16],
     /// `s_volume_name`: bytes of the image. Escape before printing.
@@ -216,8 +235,15 @@ pub enum Refusal {
     },
     /// A feature that this reader does not read: bits of `s_feature_incompat`.
     Incompat(u32),
-    /// A feature that this reader does not read: bits of `s_feature_ro_compat`.
-    RoCompat(u32),
+    /// The journal of another file system, and no file system itself.
+    JournalDevice,
+    /// The superblock cannot be used, but copies of it can.
+    SuperblockLost {
+        /// What is wrong with it; none if it is not there at all.
+        broken: Option<Corruption>,
+        /// Where copies lie, in units of 1 KiB as [`Start::superblock`] takes them; 0 for none.
+        copies: [u64; 3],
+    },
     /// A rule of the format is broken where nothing can be read without it.
     Corrupt(Corruption),
     /// A checksum is wrong where nothing can be read without it.

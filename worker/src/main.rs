@@ -152,7 +152,7 @@ fn report(channel: &Channel, report: &Report) -> Result<(), BrokerGone> {
 }
 
 fn settings(start: &Start) -> Settings {
-    Settings { checksum: start.checksum, memory: start.memory }
+    Settings { checksum: start.checksum, verity: start.verity, superblock: start.superblock, memory: start.memory }
 }
 
 fn setup(Failed { step, errno }: Failed) -> Refusal {

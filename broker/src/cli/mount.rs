@@ -2,12 +2,14 @@
 
 use crate::background;
 use crate::device::Source;
-use crate::exit::{Failure, words};
+use crate::escape::escaped;
+use crate::exit::{Failure, say, words};
 use crate::filter;
 use crate::mount::{Mount, Mountpoint};
 use crate::options::Options;
 use crate::signal::Signals;
 use crate::supervise;
+use crate::warning;
 use crate::worker::Worker;
 use lazaret_policy::message::Purpose;
 use std::ffi::{OsStr, OsString};
@@ -25,6 +27,9 @@ Options (-o):
   special=show|hide      device nodes, sockets, FIFOs (default: show)
   checksum=strict|warn|ignore
                          what a wrong checksum does (default: strict, the object cannot be read)
+  verity=ignore|verify   files with a Merkle tree: read as others (default), or checked block by block; a wrong one
+                         cannot be read. Signatures are not checked
+  sb=N                   take the copy of the superblock at N, counted in units of 1 KiB
   confine=strict|degraded
                          on a host with neither Landlock nor an empty root: refuse (default), or go on without
   threads=N              threads of the worker, 1 to 16
@@ -69,7 +74,9 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
     let (mut mount, fuse) = Mount::make(&source, &mountpoint, options)?;
     let mut worker = Worker::start(Purpose::Mount, options, &signals)?;
     worker.initialize(Some(fuse))?;
-    worker.open(&source)?;
+    for line in warning::lines(&worker.open(&source)?) {
+        say(&format!("{}: warning: {line}", escaped(arguments.source.as_os_str())));
+    }
     signals.check()?;
     mount.attach(&mountpoint)?;
     drop(mountpoint);

@@ -58,6 +58,19 @@ pub(super) struct NodeKey {
 
 /// The run of a file from this block on.
 pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Result<Run> {
+    let (entry, to) = descend(fs, inode, block)?;
+    let at = u64::from(block.0);
+    Ok(entry.and_then(|entry| run(&entry, at)).unwrap_or(hole(at, to)))
+}
+
+/// One behind the last block of a file that an extent names.
+pub(super) fn end(fs: &Filesystem, inode: &Inode) -> Result<u64> {
+    let (last, _) = descend(fs, inode, LogicalBlock(u32::MAX))?;
+    Ok(last.map_or(0, |last| u64::from(last.first).saturating_add(last.length.into())))
+}
+
+/// The last extent that begins at or before a block, and the first block behind it that another may have.
+fn descend(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Result<(Option<Entry>, u64)> {
     let number = inode.number.value();
     let (header, rest) = header(&inode.map, Place::Inode(number))?;
     let mut depth = header.eh_depth.get();
@@ -72,18 +85,17 @@ pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Resul
         .map_err(|rule| Error::corrupt(rule, Place::Inode(number)))?;
 
     let mut node: Option<Arc<Node>> = None;
-    let at = u64::from(block.0);
     // The depth falls with each turn.
     loop {
         let entries = node.as_ref().map_or(&*root, |node| &node.entries);
         let behind = entries.partition_point(|entry| entry.first <= block.0);
         to = entries.get(behind).map_or(to, |next| next.first.into());
         let Some(entry) = behind.checked_sub(1).and_then(|index| entries.get(index)) else {
-            return Ok(hole(at, to));
+            return Ok((None, to));
         };
         from = from.max(entry.first.into());
         let Some(below) = depth.checked_sub(1) else {
-            return Ok(run(entry, at).unwrap_or(hole(at, to)));
+            return Ok((Some(*entry), to));
         };
         depth = below;
         let block = BlockNumber(entry.start);

@@ -162,6 +162,36 @@ layout!(Superblock: 1024, s_blocks_per_group @ 0x20, s_magic @ 0x38, s_rev_level
     s_backup_bgs @ 0x24c, s_checksum_seed @ 0x270, s_encoding @ 0x27c, s_orphan_file_inum @ 0x280,
     s_checksum @ 0x3fc);
 
+/// `s_state`: it was unmounted.
+pub const STATE_VALID: u16 = 1;
+/// `s_state`: errors were found.
+pub const STATE_ERROR: u16 = 2;
+
+/// `mmp_magic`.
+pub const MMP_MAGIC: u32 = 0x004d_4d50;
+/// `mmp_seq` of a file system that nobody has mounted.
+pub const MMP_CLEAN: u32 = 0xff4d_4d50;
+
+/// The guard against a second mount: `struct mmp_struct`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct Mmp {
+    pub mmp_magic: U32,
+    /// Rises while somebody has it mounted.
+    pub mmp_seq: U32,
+    pub mmp_time: U64,
+    pub mmp_nodename: [u8; 64],
+    pub mmp_bdevname: [u8; 32],
+    pub mmp_check_interval: U16,
+    pub mmp_pad1: U16,
+    pub mmp_pad2: [U32; 226],
+    /// crc32c of everything before it.
+    pub mmp_checksum: U32,
+}
+layout!(Mmp: 1024, mmp_seq @ 4, mmp_nodename @ 0x10, mmp_bdevname @ 0x50, mmp_check_interval @ 0x70,
+    mmp_checksum @ 0x3fc);
+
 /// `struct ext4_group_desc`. Without the feature 64bit only the first 32 bytes exist.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -279,6 +309,23 @@ pub struct Extent {
     pub ee_start_lo: U32,
 }
 layout!(Extent: 12, ee_block @ 0, ee_len @ 4, ee_start_hi @ 6, ee_start_lo @ 8);
+
+/// What a file with a Merkle tree ends with: `struct fsverity_descriptor`. A signature follows.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are the kernel's and documented there")]
+pub struct VerityDescriptor {
+    pub version: u8,
+    pub hash_algorithm: u8,
+    pub log_blocksize: u8,
+    pub salt_size: u8,
+    pub sig_size: U32,
+    pub data_size: U64,
+    pub root_hash: [u8; 64],
+    pub salt: [u8; 32],
+    pub reserved: [u8; 144],
+}
+layout!(VerityDescriptor: 256, sig_size @ 4, data_size @ 8, root_hash @ 0x10, salt @ 0x50, reserved @ 0x70);
 
 /// What a directory entry begins with: `struct ext4_dir_entry_2`. The name follows.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]

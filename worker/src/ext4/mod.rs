@@ -14,6 +14,7 @@
 )]
 
 pub mod acl;
+mod backup;
 mod cache;
 pub mod casefold;
 pub mod checksum;
@@ -30,6 +31,7 @@ mod inline;
 pub mod inode;
 mod journal;
 pub mod map;
+mod merkle;
 mod name;
 mod record;
 #[cfg(test)]
@@ -38,13 +40,15 @@ pub mod statfs;
 pub mod superblock;
 mod system_zone;
 pub mod units;
+mod verity;
 pub mod volume;
+mod warning;
 pub mod xattr;
 mod xattr_entry;
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::Incompat;
-use lazaret_policy::message::{Checksum, Refusal, Replayed};
+use lazaret_policy::message::{Checksum, Refusal, Replayed, Verity};
 
 pub use self::dir::DirEntry;
 pub use self::inode::{FileKind, Inode, InodeFlags, Timestamp};
@@ -65,6 +69,7 @@ use crate::error::{Error, Result};
 /// A file system that was opened. Shared between threads; nothing in it changes but caches and counters.
 pub struct Filesystem {
     device: Device,
+    settings: Settings,
     superblock: Superblock,
     verifier: Verifier,
     zone: SystemZone,
@@ -80,13 +85,17 @@ pub struct Filesystem {
 pub struct Settings {
     /// What a wrong checksum does.
     pub checksum: Checksum,
+    /// What is done about Merkle trees.
+    pub verity: Verity,
+    /// Where the superblock to be used lies, in units of 1 KiB; none for the primary one.
+    pub superblock: Option<u64>,
     /// Bytes of the worker's heap. What is kept of a journal may take half of them.
     pub memory: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { checksum: Checksum::default(), memory: 64 << 20 }
+        Self { checksum: Checksum::default(), verity: Verity::default(), superblock: None, memory: 64 << 20 }
     }
 }
 
@@ -119,12 +128,14 @@ impl Filesystem {
 
     /// As the device has it, whatever a journal may say.
     fn open_unrecovered(device: Device, settings: Settings) -> Result<Self, Refusal> {
-        let superblock = Superblock::read(&device, settings.checksum)?;
+        let superblock = Superblock::read(&device, settings)?;
         let verifier = Verifier::new(&superblock, settings.checksum);
         let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
         let nodes = NodeCache::new(superblock.block_size);
         let (replayed, changes) = (Replayed::default(), Changes::default());
-        let mut fs = Self { device, superblock, verifier, zone, nodes, totals, journal_blocks: 0, replayed, changes };
+        let journal_blocks = 0;
+        let mut fs =
+            Self { device, settings, superblock, verifier, zone, nodes, totals, journal_blocks, replayed, changes };
 
         // A broken journal is nothing to a reader of a clean file system.
         let journal = fs.superblock.journal_inode.and_then(|number| fs.any_inode(number).ok());
@@ -200,12 +211,23 @@ impl Filesystem {
     /// Copies bytes of a file; fewer than `out` has room for only where the file ends. Holes read as zeros.
     ///
     /// # Errors
-    /// As [`Self::map`], and a device that cannot be read. Nothing is said of how much was copied before.
+    /// As [`Self::map`], and a device that cannot be read. Nothing is said of how much was copied before. A block that
+    /// does not match its Merkle tree, if that is asked for: [`Error::Checksum`].
     pub fn read(&self, inode: &Inode, offset: u64, out: &mut [u8]) -> Result<usize> {
         let length = inode.size.saturating_sub(offset).min(u64_from(out.len()));
         let length = usize::try_from(length).unwrap_or(out.len());
-        let mut rest = out.get_mut(..length).unwrap_or_default();
-        let mut at = offset;
+        let out = out.get_mut(..length).unwrap_or_default();
+        if self.is_sealed(inode) {
+            verity::read(self, inode, offset, out)?;
+        } else {
+            self.fill(inode, offset, out)?;
+        }
+        Ok(length)
+    }
+
+    /// Fills `out` with bytes of a file, and of what its blocks hold behind its end.
+    fn fill(&self, inode: &Inode, offset: u64, out: &mut [u8]) -> Result<()> {
+        let (mut at, mut rest) = (offset, out);
         while !rest.is_empty() {
             let mapping = self.map(inode, FileOffset(at), u64_from(rest.len()))?;
             let (part, behind) = usize::try_from(mapping.length)
@@ -221,7 +243,7 @@ impl Filesystem {
             at = at.saturating_add(mapping.length);
             rest = behind;
         }
-        Ok(length)
+        Ok(())
     }
 
     /// One block of a directory or of a symbolic link; none where there is a hole, or space never written to.

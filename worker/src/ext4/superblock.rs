@@ -8,6 +8,8 @@ use lazaret_policy::feature::{Compat, Incompat, RoCompat};
 use lazaret_policy::message::{Checksum, Refusal};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::Settings;
+use super::backup;
 use super::casefold::Encoding;
 use super::checksum::{Kind, crc32c};
 use super::feature;
@@ -26,6 +28,10 @@ pub struct Superblock {
     pub block_size: BlockSize,
     /// Blocks of the file system, those before the first group included.
     pub blocks: u64,
+    /// `s_state`, when the file system was last written to.
+    pub state: u16,
+    /// The block of the guard against a second mount, if the feature mmp is set. Not checked.
+    pub guard: BlockNumber,
     /// The block that holds this copy of the superblock. The descriptors lie behind it.
     pub location: BlockNumber,
     /// Where group 0 begins: 1 with blocks of 1 KiB, unless they come in clusters, else 0.
@@ -87,14 +93,28 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// Copies the superblock out of the device and checks it: magic, checksum, features, geometry, length.
-    pub(super) fn read(device: &Device, policy: Checksum) -> Result<Self, Refusal> {
+    /// Copies the superblock out of the device and checks it: magic, checksum, features, geometry, length. The primary
+    /// one, unless another was asked for.
+    pub(super) fn read(device: &Device, settings: Settings) -> Result<Self, Refusal> {
+        match settings.superblock {
+            Some(unit) => Self::read_at(device, unit.saturating_mul(1024), settings.checksum),
+            None => Self::read_at(device, format::SUPERBLOCK_OFFSET, settings.checksum)
+                .map_err(|refusal| backup::refusal(device, refusal)),
+        }
+    }
+
+    /// Whether a copy that lies at this byte could be taken.
+    pub(super) fn is_sound(raw: &format::Superblock, place: u64) -> bool {
+        checksum_matches(raw) && Self::check(raw, place, true).is_ok()
+    }
+
+    fn read_at(device: &Device, place: u64, policy: Checksum) -> Result<Self, Refusal> {
         let mut raw = format::Superblock::new_zeroed();
-        let needed = format::SUPERBLOCK_OFFSET.saturating_add(u64_from(size_of::<format::Superblock>()));
+        let needed = place.saturating_add(u64_from(size_of::<format::Superblock>()));
         if device.len() < needed {
             return Err(Refusal::TooShort { length: device.len(), needed });
         }
-        device.read_at(format::SUPERBLOCK_OFFSET, raw.as_mut_bytes()).map_err(Refusal::from)?;
+        device.read_at(place, raw.as_mut_bytes()).map_err(Refusal::from)?;
 
         if raw.s_magic.get() != format::SUPERBLOCK_MAGIC {
             return Err(Refusal::NotExt);
@@ -104,7 +124,7 @@ impl Superblock {
             return Err(Refusal::Checksum(broken(Rule::SuperblockChecksum)));
         }
         feature::check(Incompat::from_bits_retain(raw.s_feature_incompat.get()))?;
-        let checked = Self::check(&raw, matches).map_err(Refusal::Corrupt)?;
+        let checked = Self::check(&raw, place, matches).map_err(Refusal::Corrupt)?;
         let needed = checked.block_size.bytes_of(checked.blocks).unwrap_or(u64::MAX);
         if device.len() < needed {
             return Err(Refusal::TooShort { length: device.len(), needed });
@@ -113,7 +133,7 @@ impl Superblock {
     }
 
     /// Checks everything that the superblock can say by itself.
-    fn check(raw: &format::Superblock, checksum_matches: bool) -> Result<Self, Corruption> {
+    fn check(raw: &format::Superblock, place: u64, checksum_matches: bool) -> Result<Self, Corruption> {
         let compat = Compat::from_bits_retain(raw.s_feature_compat.get());
         let incompat = Incompat::from_bits_retain(raw.s_feature_incompat.get());
         let ro_compat = RoCompat::from_bits_retain(raw.s_feature_ro_compat.get());
@@ -155,6 +175,8 @@ impl Superblock {
         hold(groups <= MOST_GROUPS, Rule::GroupCount)?;
         let groups = u32::try_from(groups).map_err(|_| broken(Rule::GroupCount))?;
 
+        let location = location(place, block_size, first_data_block, blocks_per_group)?;
+
         let inodes_per_group = raw.s_inodes_per_group.get();
         let inodes_per_block = bytes.checked_div(inode_size.into()).unwrap_or(0);
         hold((inodes_per_block..=bits).contains(&inodes_per_group), Rule::InodesPerGroup)?;
@@ -183,7 +205,9 @@ impl Superblock {
         Ok(Self {
             block_size,
             blocks,
-            location: BlockNumber(u64::from(bytes == 1024)),
+            state: raw.s_state.get(),
+            guard: BlockNumber(raw.s_mmp_block.get()),
+            location,
             first_data_block: BlockNumber(first_data_block),
             blocks_per_group,
             cluster_ratio,
@@ -243,6 +267,15 @@ impl Superblock {
         let before = u64::from(group.0).saturating_mul(self.blocks_per_group.into());
         BlockNumber(self.first_data_block.0.saturating_add(before))
     }
+}
+
+/// The block that a superblock at this byte lies in. A copy begins its group.
+fn location(place: u64, size: BlockSize, first: u64, blocks_per_group: u32) -> Result<BlockNumber, Corruption> {
+    let block = place.checked_shr(size.bits().into()).unwrap_or(0);
+    let begins = block.checked_sub(first).is_some_and(|within| within.is_multiple_of(blocks_per_group.into()));
+    let whole = size.bytes_of(block) == Some(place);
+    hold(place == format::SUPERBLOCK_OFFSET || whole && begins, Rule::SuperblockPlace)?;
+    Ok(BlockNumber(block))
 }
 
 /// Clusters have the size of a block, or, with the feature bigalloc, of some more.

@@ -164,6 +164,9 @@ fn send(filesystem: &Filesystem, inode: &Inode, offset: u64, size: u32, reply: R
     if length == 0 {
         return reply.data(&[]);
     }
+    if filesystem.is_sealed(inode) {
+        return assemble(filesystem, inode, offset, length, reply);
+    }
     match filesystem.map(inode, FileOffset(offset), length) {
         Ok(mapping) if mapping.length == length => match mapping.kind {
             MappingKind::Data(place) => lend(filesystem, place.0, length, reply),

@@ -118,6 +118,8 @@ pub fn summary(filesystem: &Filesystem) -> Summary {
         compat: superblock.compat.bits(),
         incompat: superblock.incompat.bits(),
         ro_compat: superblock.ro_compat.bits(),
+        warnings: filesystem.warnings(),
+        wrong_checksums: filesystem.verifier().failures(),
         uuid: superblock.uuid,
         label: superblock.label,
         journal: filesystem.replayed(),

@@ -1,0 +1,45 @@
+//! What a file system that is mounted all the same should not be trusted with, in words.
+//!
+//! What holds here: warnings are numbers, so a lying worker chooses among sentences of ours and writes none.
+
+use lazaret_policy::feature::RoCompat;
+use lazaret_policy::message::Summary;
+use lazaret_policy::warning::Warnings;
+
+/// A line for each.
+pub(crate) fn lines(summary: &Summary) -> Vec<String> {
+    summary.warnings.iter().filter_map(|warning| words(warning, summary)).collect()
+}
+
+fn words(warning: Warnings, summary: &Summary) -> Option<String> {
+    Some(match warning {
+        Warnings::IN_USE => {
+            "is in use on another host, or was not unmounted there (mmp): what is read may change".to_owned()
+        }
+        Warnings::GUARD_DAMAGED => "whether another host uses it cannot be told: its mmp block is damaged".to_owned(),
+        Warnings::FEATURES => {
+            let strange = RoCompat::from_bits_retain(summary.ro_compat).difference(RoCompat::UNDERSTOOD);
+            format!("uses what this version does not know and readers need not: {}", strange.names().join(", "))
+        }
+        Warnings::ERRORS => "was marked as having errors; run e2fsck on a copy".to_owned(),
+        Warnings::NOT_CLEAN => "was not cleanly unmounted".to_owned(),
+        Warnings::CHECKSUMS => format!("{} wrong checksums were let pass while it was opened", summary.wrong_checksums),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_warning_has_words_and_names_what_is_strange() {
+        let mut summary = Summary { warnings: Warnings::all(), ..Summary::default() };
+        summary.ro_compat = RoCompat::REPLICA.bits() | RoCompat::QUOTA.bits() | 1 << 30;
+        summary.wrong_checksums = 7;
+        let lines = lines(&summary);
+        assert_eq!(lines.len(), Warnings::all().iter().count());
+        assert!(lines.iter().any(|line| line.ends_with("need not: replica, FEATURE_R30")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("7 wrong checksums")));
+    }
+}
