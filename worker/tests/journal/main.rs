@@ -3,7 +3,9 @@
 //! Each test names the form of journal it is about and shows that the image has it. They need root and loop devices;
 //! without, they say so and pass, and with LAZARET_REQUIRE_ALL=1 they fail.
 
+mod broken;
 mod crash;
+mod log;
 mod tree;
 mod work;
 
@@ -84,6 +86,16 @@ fn no_checksums_and_tags_of_64_bits() {
 fn no_checksums_and_tags_of_32_bits() {
     let recipe = Recipe { mebibytes: 48, format: "-t ext4 -b 4096 -O ^metadata_csum,^64bit", options: "defaults" };
     same_as_the_kernel(&recipe, work::mixed, |image, _| journal_has(image, &[], &["checksum", "64bit"]));
+}
+
+#[test]
+fn features_that_change_what_a_block_is() {
+    for format in
+        ["-t ext4 -b 4096 -O inline_data", "-t ext4 -b 1024 -O bigalloc", "-t ext4 -b 1024 -O meta_bg,^resize_inode"]
+    {
+        let recipe = Recipe { mebibytes: 48, format, options: "defaults" };
+        same_as_the_kernel(&recipe, work::mixed, |_, _| ());
+    }
 }
 
 #[test]
@@ -169,6 +181,7 @@ fn fast_commits_of_names_and_ranges() {
         "-t ext4 -b 1024 -O fast_commit",
         "-t ext4 -b 2048 -O fast_commit,^metadata_csum,^64bit",
         "-t ext4 -b 1024 -I 128 -O fast_commit",
+        "-t ext4 -b 4096 -O fast_commit,inline_data",
     ] {
         let recipe = Recipe { mebibytes: 64, format, options: "defaults" };
         for work in [work::fast_commits_of_names, work::fast_commits_of_ranges] {
