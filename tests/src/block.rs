@@ -1,5 +1,6 @@
 //! Loop devices and mounts by the kernel, each with a guard that ends it.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -75,17 +76,23 @@ impl KernelMount {
     /// The oracle: read-only, and with the flags that Lazaret always sets, so that statfs can be compared whole.
     pub fn read_only(image: &Path, directory: &Path) -> Result<Self> {
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        Self::new(image, directory, flags | MountFlags::RELATIME, c"")
+        Self::new(image, directory, flags | MountFlags::RELATIME, true, c"")
+    }
+
+    /// The same, on a device that can be written to: the kernel replays a dirty journal into it.
+    pub fn replayed(image: &Path, directory: &Path) -> Result<Self> {
+        let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        Self::new(image, directory, flags | MountFlags::RELATIME, false, c"")
     }
 
     /// To fill an image. Without barriers: these images need not outlive a power cut, and they are many.
     pub fn writable(image: &Path, directory: &Path) -> Result<Self> {
-        Self::new(image, directory, MountFlags::empty(), c"nobarrier")
+        Self::new(image, directory, MountFlags::empty(), false, c"nobarrier")
     }
 
-    fn new(image: &Path, directory: &Path, flags: MountFlags, options: &std::ffi::CStr) -> Result<Self> {
+    fn new(image: &Path, directory: &Path, flags: MountFlags, fixed: bool, options: &CStr) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let device = LoopDevice::attach(image, flags.contains(MountFlags::RDONLY))?;
+        let device = LoopDevice::attach(image, fixed)?;
         mount(device.path(), directory, "ext4", flags, Some(options))
             .map_err(|error| format!("the kernel does not mount {}: {error}", image.display()))?;
         Ok(Self { directory: directory.to_owned(), mounted: true, device })

@@ -173,8 +173,13 @@ impl Walk {
             }
             FileType::Directory | FileType::RegularFile => {
                 match (object::open(first, name), object::open(second, name)) {
-                    (Ok(first), Ok(second)) if kind == FileType::Directory => self.directory(path, &first, &second),
-                    (Ok(first), Ok(second)) => self.file(path, first, second),
+                    (Ok(first), Ok(second)) => {
+                        self.extended_attributes(path, &first, &second);
+                        match kind {
+                            FileType::Directory => self.directory(path, &first, &second),
+                            _ => self.file(path, first, second),
+                        }
+                    }
                     (first, second) => self.found.differ(path, "open", first, second),
                 }
             }
@@ -206,6 +211,13 @@ impl Walk {
             } else {
                 self.found.differ(path, what, first, second);
             }
+        }
+    }
+
+    fn extended_attributes(&mut self, path: &[u8], first: &OwnedFd, second: &OwnedFd) {
+        let (first, second) = (object::extended_attributes(first), object::extended_attributes(second));
+        if first != second {
+            self.found.differ(path, "extended attributes", first, second);
         }
     }
 

@@ -8,7 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, Timespec, Timestamps, fallocate, mknodat, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FileType, Mode, Timespec, Timestamps, XattrFlags, fallocate, mknodat, setxattr,
+    utimensat,
+};
 use rustix::io::Errno;
 
 use crate::Result;
@@ -18,6 +21,14 @@ type Room = (&'static str, fn(&Path) -> Result);
 
 /// All of the below.
 pub fn everything(root: &Path) -> Result {
+    everything_but_attributes(root)?;
+    let directory = root.join("attributes");
+    fs::create_dir(&directory)?;
+    attributes(&directory).map_err(|error| format!("attributes: {error}").into())
+}
+
+/// All of the below, but extended attributes.
+pub fn everything_but_attributes(root: &Path) -> Result {
     let rooms: [Room; 11] = [
         ("sizes", sizes),
         ("holes", holes),
@@ -265,6 +276,44 @@ fn deleted(directory: &Path) -> Result {
     let renamed = directory.join("renamed");
     fs::create_dir(&renamed)?;
     Ok(fs::rename(path(0), renamed.join("entry"))?)
+}
+
+/// Extended attributes: in the inode and in a block of their own, of every kind, and access control lists.
+fn attributes(directory: &Path) -> Result {
+    let set = |name: &str, attribute: &str, value: &[u8]| -> Result {
+        let path = directory.join(name);
+        if !path.exists() {
+            File::create(&path)?;
+        }
+        Ok(setxattr(&path, attribute, value, XattrFlags::empty())
+            .map_err(|error| format!("{name}: {attribute}: {error}"))?)
+    };
+    set("small", "user.small", b"value")?;
+    set("empty", "user.empty", b"")?;
+    set("binary", "user.\u{e9}", &[0, 255, b'\n', 0])?;
+    set("large", "user.large", &noise(1, 700))?;
+    for number in 0..8 {
+        set("many", &format!("user.number-{number}"), &noise(number, 40))?;
+    }
+    set("kinds", "trusted.t", b"trusted")?;
+    set("kinds", "security.s", b"security")?;
+    // Version 2; owner rw-, user 1000 r--, group r--, mask rw-, others ---: tag, permissions, id.
+    let entries = [(1, 6, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 0, u32::MAX)];
+    let entries = entries.map(|(tag, rights, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    });
+    let list = [&2_u32.to_le_bytes()[..], &entries.concat()].concat();
+    set("list", "system.posix_acl_access", &list)?;
+    let folder = directory.join("folder");
+    fs::create_dir(&folder)?;
+    set("folder", "system.posix_acl_default", &list)?;
+    set("folder", "user.of-a-folder", b"yes")?;
+    File::create(folder.join("inherits"))?;
+    // Two files with the same attributes share a block.
+    for name in ["shares", "shares-too"] {
+        set(name, "user.shared", &noise(2, 600))?;
+    }
+    Ok(())
 }
 
 /// One inode under several names, in several directories; links to every type that can have them.

@@ -72,7 +72,7 @@ pub struct Mount {
 impl Mount {
     /// Mounts with everything shown as the kernel shows it.
     pub fn new(source: &Path, directory: &Path) -> Result<Self> {
-        Self::with(source, directory, "special=show")
+        Self::with(source, directory, "special=show,xattrs=all")
     }
 
     /// Mounts with these option words.

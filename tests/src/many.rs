@@ -85,6 +85,45 @@ fn entries(root: &Path, thousands: u32) -> Result {
     Ok(())
 }
 
+/// Values that fit no block: each has an inode of its own.
+pub fn large_attributes(root: &Path) -> Result {
+    let path = root.join("large attributes");
+    File::create(&path)?;
+    for number in 0..3 {
+        let (name, value) = (format!("user.large-{number}"), noise(number, 20_000));
+        rustix::fs::setxattr(&path, name, &value, rustix::fs::XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Changes of every kind, half of them forced into the journal: what an image holds after that depends on its replay.
+pub fn restless(root: &Path) -> Result {
+    let work = root.join("restless");
+    fs::create_dir(&work)?;
+    for round in 0..4_u64 {
+        for number in 0..200_u64 {
+            fs::write(work.join(format!("{round}-{number}")), noise(number, 5000))?;
+        }
+        for number in (0..200).filter(|number| number % 3 == 0) {
+            fs::remove_file(work.join(format!("{round}-{number}")))?;
+        }
+        for number in (0..200).filter(|number| number % 3 == 1) {
+            fs::rename(work.join(format!("{round}-{number}")), work.join(format!("renamed {round}-{number}")))?;
+        }
+        let grown = File::options().append(true).create(true).open(work.join("grown"))?;
+        std::io::Write::write_all(&mut &grown, &noise(round, 100_000))?;
+        fs::create_dir_all(work.join(format!("folder-{round}/below")))?;
+        std::os::unix::fs::symlink("somewhere", work.join(format!("link-{round}")))?;
+        if round > 0 {
+            // A directory's blocks are freed and used for data: the journal revokes them.
+            fs::remove_dir_all(work.join(format!("folder-{}", round - 1)))?;
+            File::create(work.join("cut"))?.set_len(round * 7000)?;
+        }
+        rustix::fs::syncfs(File::open(root)?)?;
+    }
+    Ok(())
+}
+
 /// 60 000 files of a few bytes, a thousand in each directory.
 pub fn sixty_thousand_files(root: &Path) -> Result {
     for number in 0..60_000 {

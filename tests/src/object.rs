@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, StatxFlags, openat, seek, statat, statx};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, StatxFlags, fgetxattr, flistxattr, openat, seek, statat, statx,
+};
 use rustix::io::Errno;
 
 /// A name in a directory: the name's bytes, the inode it names, the type the entry gives.
@@ -42,6 +44,21 @@ pub fn birth(directory: impl AsFd, name: &CStr) -> Result<Option<i128>, Errno> {
     let given = StatxFlags::from_bits_retain(statx.stx_mask).contains(StatxFlags::BTIME);
     let time = statx.stx_btime;
     Ok(given.then(|| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)))
+}
+
+/// The extended attributes of an open object, sorted by name, with their values.
+pub fn extended_attributes(object: impl AsFd) -> Result<Vec<(String, Vec<u8>)>, Errno> {
+    let mut names = vec![0; 65_536];
+    let length = flistxattr(&object, &mut names[..])?;
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; 65_536];
+        let length = fgetxattr(&object, name, &mut value[..])?;
+        value.truncate(length);
+        found.push((name.escape_ascii().to_string(), value));
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// What `statfs` says, but the type and the id, which belong to the one who mounted.

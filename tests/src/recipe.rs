@@ -126,10 +126,56 @@ pub static RECIPES: &[Recipe] = &[
         proof: |image| many::has_feature(image, "orphan_file"),
         ..PLAIN
     },
+    Recipe {
+        name: "inline-data",
+        arguments: ext4!("-O", "inline_data", "-I", "512"),
+        proof: |image| many::has_feature(image, "inline_data"),
+        ..PLAIN
+    },
+    Recipe {
+        name: "inline-data-in-inodes-of-256",
+        arguments: &["-t", "ext4", "-b", "1024", "-O", "inline_data"],
+        proof: |image| many::has_feature(image, "inline_data"),
+        ..PLAIN
+    },
+    Recipe {
+        name: "clusters",
+        mebibytes: 256,
+        arguments: ext4!("-O", "bigalloc", "-C", "16384"),
+        proof: |image| many::has_feature(image, "bigalloc"),
+        ..PLAIN
+    },
+    Recipe {
+        name: "attributes-in-inodes",
+        arguments: ext4!("-O", "ea_inode"),
+        fill: &[fill::everything, many::large_attributes],
+        proof: |image| many::has_feature(image, "ea_inode"),
+        ..PLAIN
+    },
+    Recipe {
+        name: "guarded-against-two-hosts",
+        arguments: ext4!("-O", "mmp"),
+        proof: |image| many::has_feature(image, "mmp"),
+        ..PLAIN
+    },
+    Recipe {
+        name: "fast-commit",
+        arguments: ext4!("-O", "fast_commit"),
+        proof: |image| many::has_feature(image, "fast_commit"),
+        ..PLAIN
+    },
+    Recipe {
+        name: "large-dir",
+        arguments: ext4!("-O", "large_dir"),
+        proof: |image| many::has_feature(image, "large_dir"),
+        ..PLAIN
+    },
     Recipe { name: "no-journal", arguments: ext4!("-O", "^has_journal"), ..PLAIN },
     Recipe {
         name: "revision-0",
         arguments: &["-r", "0", "-b", "1024"],
+        // The first extended attribute would make it revision 1.
+        fill: &[fill::everything_but_attributes],
         proof: |image| many::superblock_says(image, "Filesystem revision #", "0 (original)"),
         ..PLAIN
     },

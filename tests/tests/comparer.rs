@@ -43,6 +43,10 @@ const PLANTS: &[Plant] = &[
         fs::remove_dir(path)?;
         Ok(fs::rename(path.with_file_name("other"), path)?)
     }),
+    ("attributes/small", "extended attributes", |path| {
+        Ok(rustix::fs::setxattr(path, "user.small", b"volue", rustix::fs::XattrFlags::empty())?)
+    }),
+    ("attributes/folder", "extended attributes", |path| Ok(rustix::fs::removexattr(path, "user.of-a-folder")?)),
     ("", "statfs free blocks", |_| Ok(())),
 ];
 

@@ -6,16 +6,26 @@ use std::time::Duration;
 use lazaret_tests::block::KernelMount;
 use lazaret_tests::compare::{Order, compare};
 use lazaret_tests::lazaret::Mount;
-use lazaret_tests::recipe::{RECIPES, Recipe};
+use lazaret_tests::recipe::{self, RECIPES, Recipe};
 use lazaret_tests::requirement::{self, MOUNTS, trial};
 use lazaret_tests::workshop::Workshop;
-use lazaret_tests::{Result, digest, leftover};
+use lazaret_tests::{Result, digest, leftover, many};
+
+/// Recipes of which a copy is taken while the kernel has it mounted: the journal is to be replayed then.
+const DIRTY: &[&str] = &["ext4", "ext3", "blocks-of-1k", "no-metadata-csum", "no-64bit", "fast-commit"];
 
 fn main() {
     requirement::main(|workshop| {
-        let each = RECIPES.iter();
-        each.map(|recipe| trial(recipe.name, MOUNTS, workshop, |workshop| same_as_the_kernel(recipe, workshop)))
-            .collect()
+        let clean = RECIPES.iter();
+        let clean =
+            clean.map(|recipe| trial(recipe.name, MOUNTS, workshop, |workshop| same_as_the_kernel(recipe, workshop)));
+        let dirty = DIRTY.iter().map(|name| {
+            let recipe = recipe::named(name);
+            trial(format!("{name}-with-a-dirty-journal"), MOUNTS, workshop, |workshop| {
+                same_when_replayed(recipe, workshop)
+            })
+        });
+        clean.chain(dirty).collect()
     })
 }
 
@@ -36,4 +46,31 @@ fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Workshop) -> Result {
     }
     leftover::nothing_of(&place)?;
     leftover::nothing_of(&image)
+}
+
+/// The kernel replays its copy of the image on the device, Lazaret reads its own as if it were: neither may be left
+/// with another content, and Lazaret's copy must be as it was.
+fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result {
+    let place = workshop.directory(&format!("{}.dirty", recipe.name))?;
+    let image = workshop.copy(recipe, &place)?;
+    let (ours, theirs) = (place.join("ours.img"), place.join("theirs.img"));
+    let live = KernelMount::writable(&image, &place.join("live"))?;
+    many::restless(live.path())?;
+    std::fs::copy(&image, &ours)?;
+    live.unmount()?;
+    many::has_feature(&ours, "needs_recovery")?;
+    std::fs::copy(&ours, &theirs)?;
+    let before = digest::of_file(&ours)?;
+    let kernel = KernelMount::replayed(&theirs, &place.join("kernel"))?;
+    let lazaret = Mount::new(&ours, &place.join("lazaret"))?;
+    compare(kernel.path(), lazaret.path(), Order::LookUpFirst)?.verdict()?;
+    lazaret.unmount(Duration::from_secs(1))?;
+    kernel.unmount()?;
+    if digest::of_file(&ours)? != before {
+        return Err("the image was written to".into());
+    }
+    if digest::of_file(&theirs)? == before {
+        return Err("the kernel found nothing to replay: this test shows nothing".into());
+    }
+    leftover::nothing_of(&place)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 
-use lazaret_tests::block::LoopDevice;
+use lazaret_tests::block::{LoopDevice, unmount_now};
 use lazaret_tests::command::{eventually, finish, run, wait};
 use lazaret_tests::fill::noise;
 use lazaret_tests::lazaret::{self, Mount};
@@ -47,6 +47,8 @@ const TESTS: &[(&str, Test)] = &[
     ("a block device is mounted", block_device),
     ("one image is mounted twice", twice),
     ("mount and umount a hundred times leave nothing", a_hundred_times),
+    ("a mount where one has just ended stays", mounted_again_at_once),
+    ("many mounts at once all answer", many_at_once),
 ];
 
 fn main() {
@@ -338,6 +340,40 @@ fn a_hundred_times(image: &Path, point: &Path) -> Result {
         mount.unmount(SECOND)?;
     }
     Ok(())
+}
+
+/// The broker of the mount before may still be about to end: it must not take the new one for its own.
+fn mounted_again_at_once(image: &Path, point: &Path) -> Result {
+    fs::create_dir(point)?;
+    for turn in 0..100 {
+        let finished = lazaret::run(["mount".as_ref(), image.as_os_str(), point.as_os_str()])?;
+        assert_eq!(finished.code(), Some(0), "turn {turn}: {finished:?}");
+        thread::sleep(Duration::from_millis(20));
+        assert!(leftover::is_mounted(point), "turn {turn}: the mount has gone");
+        reads_right(point)?;
+        unmount_now(point)?;
+    }
+    Ok(())
+}
+
+/// Eight mounts come and go side by side, on more threads than there are processors: whatever a start waits for without
+/// being sure of it shows here.
+fn many_at_once(image: &Path, point: &Path) -> Result {
+    let one = |number: usize| -> Result {
+        for turn in 0..15 {
+            let mount = Mount::new(image, &point.with_file_name(format!("point-{number}")))
+                .map_err(|error| format!("mount {number}, turn {turn}: {error}"))?;
+            reads_right(mount.path()).map_err(|error| format!("mount {number}, turn {turn}: {error}"))?;
+            mount.unmount(Duration::from_secs(5))?;
+        }
+        Ok(())
+    };
+    let failed: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|number| scope.spawn(move || one(number).err().map(|error| error.to_string()))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|_| Some("a panic".into()))).collect()
+    });
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
 }
 
 /// What `ask` answers; an error if it does not answer in time. The thread is left to the kernel then.
