@@ -60,7 +60,7 @@ mod tests {
 
     fn node(block: u64) -> Arc<Node> {
         let key = NodeKey { seed: 1, inode: 12, block: BlockNumber(block), depth: 0, from: 0, to: 10 };
-        Arc::new(Node { key, entries: Box::new([]) })
+        Arc::new(Node { key, entries: Arc::new([]), is_roomy: true })
     }
 
     #[test]

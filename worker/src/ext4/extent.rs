@@ -13,7 +13,7 @@ use super::Filesystem;
 use super::checksum::{Kind, crc32c};
 use super::format;
 use super::inode::Inode;
-use super::map::{Run, RunKind};
+use super::map::{Part, PartKind, Run, RunKind};
 use super::units::{BlockNumber, InodeNumber, LogicalBlock};
 use crate::error::{Error, Result};
 
@@ -40,7 +40,9 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) key: NodeKey,
-    pub(super) entries: Box<[Entry]>,
+    pub(super) entries: Arc<[Entry]>,
+    /// It uses all of its room.
+    pub(super) is_roomy: bool,
 }
 
 /// Everything that the check of a node depends on.
@@ -104,6 +106,84 @@ fn descend(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Result<(Optio
     }
 }
 
+/// Visits the nodes beneath the root and the extents of a whole tree, from the first block of the file on. A node that
+/// breaks a rule is told as such, and what it leads to is left out; one that `visit` does not want is not read.
+pub(super) fn walk(fs: &Filesystem, inode: &Inode, visit: &mut dyn FnMut(Result<Part>) -> bool) {
+    let number = inode.number.value();
+    let mut levels: Vec<Level> = Vec::new();
+    match root(fs, inode) {
+        Ok(level) => levels.push(level),
+        Err(error) => {
+            visit(Err(error));
+        }
+    }
+    // No more levels than the root's depth and one; each entry is looked at once.
+    while let Some(level) = levels.last_mut() {
+        let Some(entry) = level.entries.get(level.at).copied() else {
+            levels.pop();
+            continue;
+        };
+        level.at = level.at.saturating_add(1);
+        let to = level.entries.get(level.at).map_or(level.to, |next| next.first.into());
+        let (first, start) = (u64::from(entry.first), BlockNumber(entry.start));
+        let Some(depth) = level.depth.checked_sub(1) else {
+            let kind = if entry.unwritten { PartKind::Unwritten } else { PartKind::Data };
+            visit(Ok(Part { first, start, count: entry.length.into(), kind }));
+            continue;
+        };
+        if !visit(Ok(Part { first, start, count: 1, kind: PartKind::Map })) {
+            continue;
+        }
+        let key = NodeKey { seed: inode.checksum_seed, inode: number, block: start, depth, from: first, to };
+        match read(fs, inode.number, key) {
+            Ok(node) => {
+                let place = Place::ExtentNode { inode: number, block: start.0 };
+                let begins = node.entries.first().is_none_or(|entry| u64::from(entry.first) == first);
+                if !begins {
+                    visit(Err(Error::corrupt(Rule::ExtentIndex, place)));
+                }
+                if !node.is_roomy {
+                    visit(Err(Error::corrupt(Rule::ExtentRoom, place)));
+                }
+                levels.push(Level { entries: Arc::clone(&node.entries), at: 0, depth, to });
+            }
+            Err(error) => {
+                visit(Err(error));
+            }
+        }
+    }
+}
+
+/// The entries of a node on the way down, and how far they have been visited.
+struct Level {
+    entries: Arc<[Entry]>,
+    at: usize,
+    depth: u16,
+    to: u64,
+}
+
+/// The root, checked, as the first level of a walk.
+fn root(fs: &Filesystem, inode: &Inode) -> Result<Level> {
+    let place = Place::Inode(inode.number.value());
+    let (header, rest) = header(&inode.map, place)?;
+    let depth = header.eh_depth.get();
+    if depth > DEEPEST {
+        return Err(Error::corrupt(Rule::ExtentDepth, place));
+    }
+    let mut entries = vec![Entry::default(); header.eh_entries.get().into()];
+    check(fs, inode.number, rest, &mut entries, depth, (0, END)).map_err(|rule| Error::corrupt(rule, place))?;
+    if !is_roomy(header, rest) {
+        return Err(Error::corrupt(Rule::ExtentRoom, place));
+    }
+    Ok(Level { entries: entries.into(), at: 0, depth, to: END })
+}
+
+/// Whether a node says that it has the room it has. e2fsprogs leave up to two entries for what may follow them.
+fn is_roomy(header: &format::ExtentHeader, rest: &[u8]) -> bool {
+    let room = rest.len().checked_div(size_of::<format::Extent>()).unwrap_or(0);
+    usize::from(header.eh_max.get()).saturating_add(2) >= room
+}
+
 /// What an extent has from this block on, if it reaches so far.
 fn run(entry: &Entry, at: u64) -> Option<Run> {
     let within = at.checked_sub(entry.first.into())?;
@@ -136,9 +216,9 @@ fn read(fs: &Filesystem, inode: InodeNumber, key: NodeKey) -> Result<Arc<Node>> 
     if fs.verifier().kind() == Kind::Crc32c {
         fs.verifier().judge(checksum_matches(&bytes, header, key.seed), Rule::ExtentChecksum, place)?;
     }
-    let mut entries = vec![Entry::default(); header.eh_entries.get().into()].into_boxed_slice();
+    let mut entries = vec![Entry::default(); header.eh_entries.get().into()];
     check(fs, inode, rest, &mut entries, key.depth, (key.from, key.to)).map_err(broken)?;
-    let node = Arc::new(Node { key, entries });
+    let node = Arc::new(Node { key, entries: entries.into(), is_roomy: is_roomy(header, rest) });
     fs.nodes().keep(&node);
     Ok(node)
 }

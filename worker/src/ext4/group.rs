@@ -30,6 +30,14 @@ impl Filesystem {
     /// The descriptor of a group, copied out and checked.
     pub fn group(&self, group: GroupNumber) -> Result<GroupDescriptor> {
         let superblock = self.superblock();
+        let located = Located::of(superblock, &self.raw_group(group)?);
+        let checked = located.check(superblock);
+        checked.ok_or(Error::corrupt(Rule::GroupInFileSystem, Place::GroupDescriptor(group.0)))
+    }
+
+    /// The fields of a group's descriptor, which matches its checksum.
+    pub(super) fn raw_group(&self, group: GroupNumber) -> Result<format::GroupDescriptor> {
+        let superblock = self.superblock();
         let place = Place::GroupDescriptor(group.0);
         let offset = offset(superblock, group).ok_or(Error::corrupt(Rule::GroupNumber, place))?;
 
@@ -39,11 +47,7 @@ impl Filesystem {
         let bytes = bytes.ok_or(Error::corrupt(Rule::DescriptorSize, place))?;
         self.device().read_at(offset.0, bytes)?;
         verify(superblock, self.verifier(), group, bytes)?;
-
-        let raw = raw(bytes);
-        let located = Located::of(superblock, &raw);
-        let checked = located.check(superblock);
-        checked.ok_or(Error::corrupt(Rule::GroupInFileSystem, place))
+        Ok(raw(bytes))
     }
 }
 

@@ -8,7 +8,7 @@ use lazaret_policy::corruption::Place;
 
 use super::Filesystem;
 use super::inode::Inode;
-use super::map::{Run, RunKind};
+use super::map::{Part, PartKind, Run, RunKind};
 use super::units::{BlockNumber, BlockSize, LogicalBlock, u64_from};
 use crate::error::{Error, Result};
 
@@ -45,6 +45,81 @@ pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock, wanted: 
     // Beyond what any pointer reaches: nothing, as far as blocks of a file can be counted.
     let end = 1u64 << 32;
     Ok(Run { blocks: end.saturating_sub(block.0.into()), kind: RunKind::Hole })
+}
+
+/// Visits every block of a map and every run of data, from the first block of the file on. A pointer that breaks a rule
+/// is told as such, and what it leads to is left out; a block of pointers that `visit` does not want is not read.
+pub(super) fn walk(fs: &Filesystem, inode: &Inode, visit: &mut dyn FnMut(Result<Part>) -> bool) {
+    let size = fs.superblock().block_size;
+    let number = inode.number.value();
+    let (direct, levels) = inode.map.split_at_checked(48).unwrap_or_default();
+    runs(fs, inode, direct, 0, Place::Inode(number), visit);
+    let mut first = DIRECT;
+    for (pointer, level) in levels.as_chunks::<4>().0.iter().zip(1..) {
+        // Blocks of pointers on the way down: what is left of each, how much a pointer of it covers, where it lies.
+        let mut path = vec![(vec![*pointer].into_iter(), level, first, Place::Inode(number))];
+        while let Some((pointers, level, at, place)) = path.last_mut() {
+            let Some(pointer) = pointers.next() else {
+                path.pop();
+                continue;
+            };
+            let (begin, below, place) = (*at, u32::saturating_sub(*level, 1), *place);
+            *at = at.saturating_add(covered(size, *level));
+            let block = BlockNumber(u32::from_le_bytes(pointer).into());
+            if block.0 == 0 {
+                continue;
+            }
+            if let Err(rule) = fs.zone().check(inode.number, block, 1) {
+                visit(Err(Error::corrupt(rule, place)));
+                continue;
+            }
+            if !visit(Ok(Part { first: begin, start: block, count: 1, kind: PartKind::Map })) {
+                continue;
+            }
+            let mut bytes = vec![0; size.length()];
+            let start = size.byte_offset(block).map_or(u64::MAX, |start| start.0);
+            if let Err(error) = fs.device().read_at(start, &mut bytes) {
+                visit(Err(error));
+                continue;
+            }
+            let place = Place::IndirectBlock { inode: number, block: block.0 };
+            if below == 0 {
+                runs(fs, inode, &bytes, begin, place, visit);
+            } else {
+                path.push((bytes.as_chunks().0.to_vec().into_iter(), below, begin, place));
+            }
+        }
+        first = first.saturating_add(covered(size, level));
+    }
+}
+
+/// Visits the runs that a row of pointers to data has.
+fn runs(
+    fs: &Filesystem,
+    inode: &Inode,
+    pointers: &[u8],
+    first: u64,
+    place: Place,
+    visit: &mut dyn FnMut(Result<Part>) -> bool,
+) {
+    let (mut rest, mut first) = (pointers, first);
+    // Each turn takes a pointer at least.
+    while !rest.is_empty() {
+        let blocks = match run(fs, inode, rest, place) {
+            Ok(Run { blocks, kind: RunKind::Data(start) }) => {
+                visit(Ok(Part { first, start, count: blocks, kind: PartKind::Data }));
+                blocks
+            }
+            Ok(Run { blocks, .. }) => blocks,
+            Err(error) => {
+                visit(Err(error));
+                1
+            }
+        };
+        first = first.saturating_add(blocks);
+        let bytes = usize::try_from(blocks).unwrap_or(usize::MAX).saturating_mul(4);
+        rest = rest.get(bytes..).unwrap_or_default();
+    }
 }
 
 /// From a pointer in the inode down to the data: `index` counts the blocks beneath the pointer.

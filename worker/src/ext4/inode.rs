@@ -32,7 +32,7 @@ pub struct Inode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Links to it; 1 for a directory may mean "many". Never 0.
+    /// Links to it; 1 for a directory may mean "many". 0 only for an orphan that was asked for as such.
     pub links: u16,
     /// Length in bytes: at most what its map can reach.
     pub size: u64,
@@ -150,7 +150,7 @@ impl Filesystem {
             }
         };
         self.device().read_at(offset.0, bytes)?;
-        self.check(number, bytes)
+        self.inode_of(number, bytes, true)
     }
 
     /// Where an inode begins on the device.
@@ -168,16 +168,14 @@ impl Filesystem {
         group::inode_offset(superblock, table, within).ok_or(Error::corrupt(Rule::InodeNumber, place))
     }
 
-    fn check(&self, number: InodeNumber, bytes: &[u8]) -> Result<Inode> {
+    /// The inode that these bytes of the table are. One without links is none, unless it need not be `linked`: those on
+    /// the list of orphans still have their blocks.
+    pub(super) fn inode_of(&self, number: InodeNumber, bytes: &[u8], linked: bool) -> Result<Inode> {
         let place = Place::Inode(number.value());
         let broken = |rule| Error::corrupt(rule, place);
         let superblock = self.superblock();
 
-        let mut raw = format::Inode::new_zeroed();
-        let known = bytes.len().min(size_of::<format::Inode>());
-        if let (Some(to), Some(from)) = (raw.as_mut_bytes().get_mut(..known), bytes.get(..known)) {
-            to.copy_from_slice(from);
-        }
+        let raw = raw(bytes);
         let tail = Tail::check(bytes, raw.i_extra_isize.get()).ok_or(broken(Rule::InodeExtraSize))?;
 
         let checksum_seed = self.verifier().inode_seed(number, raw.i_generation.get());
@@ -186,7 +184,7 @@ impl Filesystem {
             self.verifier().judge(matches, Rule::InodeChecksum, place)?;
         }
 
-        if raw.i_links_count.get() == 0 {
+        if linked && raw.i_links_count.get() == 0 {
             return Err(broken(Rule::InodeInUse));
         }
         let mode = raw.i_mode.get();
@@ -263,6 +261,16 @@ impl Filesystem {
         let unit = self.superblock().block_size.bytes() >> 9;
         if flags.contains(InodeFlags::HUGE_FILE) { blocks.saturating_mul(unit.into()) } else { blocks }
     }
+}
+
+/// The fields of an inode; those that it is too short for are 0.
+pub(super) fn raw(bytes: &[u8]) -> format::Inode {
+    let mut raw = format::Inode::new_zeroed();
+    let known = bytes.len().min(size_of::<format::Inode>());
+    if let (Some(to), Some(from)) = (raw.as_mut_bytes().get_mut(..known), bytes.get(..known)) {
+        to.copy_from_slice(from);
+    }
+    raw
 }
 
 /// How far the part of an inode behind the first 128 bytes is in use.

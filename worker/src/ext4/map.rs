@@ -55,6 +55,27 @@ pub(super) enum RunKind {
     Hole,
 }
 
+/// A piece of a file's whole map, as `check` walks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// The first block of the file that it is about.
+    pub(super) first: u64,
+    /// Where it begins on the device.
+    pub(super) start: BlockNumber,
+    /// How many blocks it has.
+    pub(super) count: u64,
+    pub(super) kind: PartKind,
+}
+
+/// What a piece of a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PartKind {
+    /// A block of the map itself.
+    Map,
+    Data,
+    Unwritten,
+}
+
 impl RunKind {
     /// Whether another run, so many blocks further on, goes on with this one.
     fn goes_on(self, blocks: u64, next: Self) -> bool {
