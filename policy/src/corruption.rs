@@ -61,6 +61,22 @@ pub enum Place {
     },
     /// A block of the journal, counted within the journal.
     Journal(u32),
+    /// A bitmap of a group.
+    Bitmap {
+        /// The group.
+        group: u32,
+        /// The first block or inode that is wrong: a block of the device, the number of an inode, 0 for the whole.
+        first: u64,
+    },
+    /// What a group keeps as a copy: the superblock and the descriptors at its begin.
+    Backup(u32),
+    /// A block that a file claims.
+    Claim {
+        /// The file.
+        inode: u32,
+        /// The block.
+        block: u64,
+    },
     /// A block of a file's data, counted in blocks of its Merkle tree.
     Data {
         /// The file.
@@ -99,6 +115,10 @@ impl fmt::Display for Place {
                 write!(f, "directory inode {inode}, block {block}, byte {offset}")
             }
             Self::Journal(block) => write!(f, "block {block} of the journal"),
+            Self::Bitmap { group, first: 0 } => write!(f, "bitmap of group {group}"),
+            Self::Bitmap { group, first } => write!(f, "bitmap of group {group}, from {first} on"),
+            Self::Backup(group) => write!(f, "copies at the begin of group {group}"),
+            Self::Claim { inode, block } => write!(f, "block {block} of inode {inode}"),
             Self::Data { inode, block } => write!(f, "block {block} of the data of inode {inode}"),
             Self::Merkle { inode, block } => write!(f, "block {block} of the Merkle tree of inode {inode}"),
             Self::Device { offset, length } => {
@@ -242,4 +262,49 @@ rules! {
     // Casefold and encryption.
     EncryptedName => "the name of an entry in an encrypted directory has at least 16 bytes",
     EncryptedTarget => "the target of an encrypted symbolic link has at least 16 bytes and fits its place",
+    // Found by check only.
+    FreeBlocks => "the number of free blocks is that of the bitmaps",
+    FreeInodes => "the number of free inodes is that of the bitmaps",
+    UsedDirectories => "the number of a group's directories is that of its inodes",
+    BackupSuperblock => "a copy of the superblock describes the same file system",
+    BackupDescriptors => "a copy of the group descriptors says where the same structures lie",
+    GroupOwnStructures => "without flex_bg a group's bitmaps and inode table lie within the group",
+    GroupStructuresApart => "the structures of all groups lie apart",
+    GroupUnusedInodes => "the unused part of an inode table is no longer than the table, and nothing in it is named",
+    BlockBitmap => "the bitmap of a group's blocks has those that are in use, and no others",
+    InodeBitmap => "the bitmap of a group's inodes has those that are in use, and no others",
+    BitmapPadding => "a bitmap is filled up with ones",
+    BlockBitmapChecksum => "the bitmap of a group's blocks matches its checksum",
+    InodeBitmapChecksum => "the bitmap of a group's inodes matches its checksum",
+    ReservedInode => "a reserved inode is of the kind it is reserved for, or empty",
+    ResizeInode => "the inode for resizing maps the blocks that are reserved for descriptors, and nothing else",
+    OrphanFile => "the blocks of the orphan file end with their magic number and match their checksums",
+    OrphanList => "the list of orphans leads through inodes that exist, and ends",
+    JournalClean => "a journal that holds data is marked for recovery",
+    InodeDeleted => "an inode has a time of deletion if it is deleted, and only then",
+    InodeUnusedFields => "fields of an inode that the features do not use are zero",
+    InodeTimes => "a time is not kept in the old form for years before 1970",
+    InodeBlocks => "the space of an inode is that of its blocks and attributes",
+    InodeSizeMapped => "a file is as long as its blocks, up to space that was never written",
+    SpecialFile => "a device, FIFO or socket has no size, no map and no hash tree",
+    ExtentIndex => "an entry of an inner node of an extent tree begins where its child begins",
+    ExtentRoom => "a node of an extent tree uses all of the room for its entries",
+    BlockOnce => "a block belongs to one file only",
+    ClusterAligned => "the blocks of a file lie in their clusters as in the file",
+    DirectoryHole => "the blocks of a directory have no holes, and all were written",
+    DirectoryDot => "a directory begins with the entry . that names itself",
+    DirectoryDotDot => "the second entry of a directory is .. and names its parent",
+    DirectoryEntryInUse => "a directory entry names an inode that is in use, and none that is reserved",
+    DirectoryType => "a directory entry has the type of the inode",
+    DirectoryDuplicate => "a directory has a name only once",
+    DirectoryParent => "a directory has one name, and it is not in itself",
+    DirectoryReachable => "a directory is reached from the root",
+    HtreeFlag => "only directories have hash trees, and the hash is one that the format knows",
+    HtreeReference => "every block of a hashed directory has one place in its tree",
+    HtreeRange => "the names in a leaf of a hash tree have the hashes that the tree says",
+    LinkCount => "the links of an inode are those of the directories",
+    InodeNamed => "an inode in use has a name",
+    XattrReferences => "a block of attributes is counted once for each inode that has it",
+    XattrValueHash => "the hash of an extended attribute is that of its name and value",
+    XattrInodeReferences => "an inode for the value of an attribute is counted once for each attribute that has it",
 }

@@ -262,7 +262,7 @@ impl Filesystem {
         FileOffset(begin.saturating_add(length.max(size.bytes().into())))
     }
 
-    fn is_hashed(&self, directory: &Inode) -> bool {
+    pub(super) fn is_hashed(&self, directory: &Inode) -> bool {
         let flags = directory.flags;
         let flagged = flags.contains(InodeFlags::INDEX) && !flags.contains(InodeFlags::INLINE_DATA);
         flagged && self.superblock().compat.contains(Compat::DIR_INDEX)

@@ -134,7 +134,7 @@ impl Path<'_> {
 }
 
 /// A block of a hash tree, a copy that was checked.
-struct Level {
+pub(super) struct Level {
     bytes: Block,
     block: LogicalBlock,
     shape: Shape,
@@ -143,7 +143,13 @@ struct Level {
 }
 
 impl Level {
-    fn read(fs: &Filesystem, directory: &Inode, block: LogicalBlock, role: Role, budget: &mut Budget) -> Result<Self> {
+    pub(super) fn read(
+        fs: &Filesystem,
+        directory: &Inode,
+        block: LogicalBlock,
+        role: Role,
+        budget: &mut Budget,
+    ) -> Result<Self> {
         budget.spend(fs.superblock().block_size.bytes().into())?;
         let (bytes, found) =
             fs.directory_block(directory, block)?.ok_or(broken(directory, block, Rule::HtreeBlock, 0))?;
@@ -159,16 +165,16 @@ impl Level {
     }
 
     /// The description of the whole tree, if this is its root.
-    fn info(&self) -> Option<&format::HtreeRoot> {
+    pub(super) fn info(&self) -> Option<&format::HtreeRoot> {
         format::HtreeRoot::ref_from_prefix(&self.bytes).ok().map(|(root, _)| root)
     }
 
     /// Which hash the tree is sorted by, in its root.
-    fn version(&self) -> Option<u8> {
+    pub(super) fn version(&self) -> Option<u8> {
         self.info().filter(|info| info.unused_flags & 1 == 0).map(|info| info.hash_version)
     }
 
-    fn entries(&self) -> &[format::HtreeEntry] {
+    pub(super) fn entries(&self) -> &[format::HtreeEntry] {
         let bytes = self.bytes.get(self.shape.begin..).unwrap_or_default();
         <[format::HtreeEntry]>::ref_from_prefix_with_elems(bytes, self.shape.count).map_or(&[], |(entries, _)| entries)
     }

@@ -17,6 +17,7 @@ pub mod acl;
 mod backup;
 mod cache;
 pub mod casefold;
+pub mod check;
 pub mod checksum;
 pub mod dir;
 mod encrypt;

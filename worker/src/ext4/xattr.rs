@@ -97,13 +97,13 @@ impl Filesystem {
     }
 
     /// The attributes in a block.
-    fn outer_attributes<'a>(&self, inode: &Inode, block: &'a Block) -> Result<Vec<Entry<'a>>> {
+    pub(super) fn outer_attributes<'a>(&self, inode: &Inode, block: &'a Block) -> Result<Vec<Entry<'a>>> {
         let place = Place::XattrBlock { inode: inode.number.value(), block: inode.attribute_block.map_or(0, |b| b.0) };
         entries(block, size_of::<format::XattrHeader>()).map_err(|rule| Error::corrupt(rule, place))
     }
 
     /// The block of attributes, if there is one: of the right kind, and matching its checksum.
-    fn attribute_block(&self, inode: &Inode) -> Result<Option<Block>> {
+    pub(super) fn attribute_block(&self, inode: &Inode) -> Result<Option<Block>> {
         let Some(number) = inode.attribute_block else { return Ok(None) };
         let place = Place::Inode(inode.number.value());
         self.zone().check(inode.number, number, 1).map_err(|rule| Error::corrupt(rule, place))?;
@@ -125,7 +125,7 @@ impl Filesystem {
         Ok(Some(block))
     }
 
-    fn value(&self, owner: &Inode, entry: &Entry<'_>) -> Result<Vec<u8>> {
+    pub(super) fn value(&self, owner: &Inode, entry: &Entry<'_>) -> Result<Vec<u8>> {
         match entry.value {
             Value::Here(bytes) => Ok(bytes.to_vec()),
             Value::Inode { number, size } => self.value_in_inode(owner, entry, number, size),

@@ -102,12 +102,28 @@ impl<'a> Entry<'a> {
         Namespace::of(self.index).map(|namespace| Xattr { namespace, name: self.name })
     }
 
-    /// Whether the entry's hash is that of its name and of a value with this hash. Some kernels took the bytes of names
-    /// as signed.
+    /// Whether the entry's hash is that of its name and of a value with this hash.
     pub(super) fn has_hash_of(&self, value: u32) -> bool {
+        self.has_hash(&[value])
+    }
+
+    /// Whether the entry's hash is that of its name and of its value, which lies here.
+    pub(super) fn has_own_hash(&self) -> bool {
+        let Value::Here(bytes) = self.value else { return true };
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0_u32, |word, &byte| word.wrapping_shl(8) | u32::from(byte));
+        self.has_hash(&bytes.chunks(4).map(word).collect::<Vec<_>>())
+    }
+
+    /// Whether the entry is of no kind at all.
+    pub(super) fn is_of_no_kind(&self) -> bool {
+        self.index == 0
+    }
+
+    /// Some kernels took the bytes of names as signed.
+    fn has_hash(&self, value: &[u32]) -> bool {
         let hash = |widen: fn(u8) -> u32| {
             let name = self.name.iter().fold(0_u32, |hash, &byte| hash.rotate_left(5) ^ widen(byte));
-            name.rotate_left(16) ^ value
+            value.iter().fold(name, |hash, word| hash.rotate_left(16) ^ word)
         };
         let signed = |byte: u8| i32::from(byte.cast_signed()).cast_unsigned();
         hash(u32::from) == self.hash || hash(signed) == self.hash

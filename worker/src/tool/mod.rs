@@ -3,6 +3,7 @@
 //! One question, one answer, of bounded size. What a tool does with the answer is its own care: names and contents
 //! are the image's.
 
+mod check;
 mod scan;
 
 use crate::error::{Error, Result};
@@ -15,13 +16,18 @@ pub use scan::serve as scan;
 
 /// Answers until the tool hangs up.
 pub fn serve(filesystem: &Filesystem, channel: &Channel) -> Result<(), ChannelError> {
+    let mut checking = None;
     loop {
         let ask = match channel.receive::<Ask>() {
             Ok((ask, _)) => ask,
             Err(ChannelError::Closed) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let answer = answer(filesystem, &ask)
+        let answer = match ask {
+            Ask::Check => check::go_on(filesystem, &mut checking),
+            ask => answer(filesystem, &ask),
+        };
+        let answer = answer
             .unwrap_or_else(|error| Answer::Failed(rustix::io::Errno::from(&error).raw_os_error()));
         channel.send(&answer, &[])?;
     }
@@ -47,6 +53,8 @@ fn answer(filesystem: &Filesystem, ask: &Ask) -> Result<Answer> {
             Ok(Answer::Bytes(bytes))
         }
         Ask::Link(number) => Ok(Answer::Bytes(filesystem.read_link(&inode(number)?)?)),
+        // It goes on from question to question, and the others do not.
+        Ask::Check => Err(Error::Invalid),
     }
 }
 

@@ -27,6 +27,7 @@ use self::log::Log;
 use super::Filesystem;
 use super::units::u64_from;
 use crate::device::Overlay;
+use crate::error::{Error, Result};
 
 /// What a replay would have written.
 pub(super) struct Recovered {
@@ -69,6 +70,20 @@ impl Recovered {
         let Replayed { fast_commits, fast_changes, .. } = fast;
         Ok(Replayed { fast_commits, fast_changes, ..self.replayed })
     }
+}
+
+/// Checks the journal's inode and its superblock: whether there is something to replay.
+///
+/// # Errors
+/// The rule that is broken; the memory is not enough.
+pub(super) fn inspect(fs: &Filesystem, memory: u64) -> Result<bool> {
+    let log = Log::open(fs, &mut Budget(memory)).map_err(|refusal| match refusal {
+        Refusal::Corrupt(corruption) => Error::Corrupt(corruption),
+        Refusal::Checksum(corruption) => Error::Checksum(corruption),
+        Refusal::Device { offset } => Error::Device { offset },
+        _ => Error::OutOfMemory,
+    })?;
+    Ok(log.superblock.start.is_some())
 }
 
 /// Bytes of memory that may still be taken.

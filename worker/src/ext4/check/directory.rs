@@ -1,0 +1,200 @@
+//! Directories: what each entry names, and each name only once.
+
+use lazaret_policy::corruption::{Place, Rule};
+use lazaret_policy::feature::Incompat;
+
+use super::inodes::Role;
+use super::tree::Tree;
+use super::{Check, push};
+use crate::error::Result;
+use crate::ext4::Inode;
+use crate::ext4::checksum::crc32c;
+use crate::ext4::dir;
+use crate::ext4::name::Naming;
+use crate::ext4::record::{Record, Records, is_name};
+use crate::ext4::units::{InodeNumber, LogicalBlock};
+
+/// What is kept of a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Directory {
+    pub(super) number: u32,
+    /// The directory that names it; 0 while none did.
+    pub(super) parent: u32,
+    /// What its second entry names; 0 if it has none.
+    pub(super) dotdot: u32,
+    /// For the search for the root: when it was come by last.
+    pub(super) passed: u32,
+}
+
+/// A block of a directory that is being looked at.
+struct Page<'a> {
+    directory: &'a Inode,
+    naming: Naming,
+    block: LogicalBlock,
+    tree: Option<&'a Tree>,
+    /// A checksum of each name, and the name.
+    names: Vec<(u32, &'a [u8])>,
+}
+
+impl Directory {
+    pub(super) fn new(number: InodeNumber) -> Self {
+        let root = if number == InodeNumber::ROOT { number.value() } else { 0 };
+        Self { number: number.value(), parent: root, dotdot: 0, passed: 0 }
+    }
+}
+
+impl Check<'_> {
+    /// One directory. Gives whether the stage is over.
+    pub(super) fn next_directory(&mut self) -> Result<bool> {
+        let directory = usize::try_from(self.at).ok().and_then(|at| self.directories.get(at).copied());
+        let Some(directory) = directory else { return Ok(true) };
+        self.at = self.at.saturating_add(1);
+        self.spend(1);
+        let Some(number) = InodeNumber::new(directory.number) else { return Ok(false) };
+        let bytes = self.inode_bytes(number)?;
+        // What is wrong with the inode was told.
+        let Ok(inode) = self.fs.inode_of(number, &bytes, false) else { return Ok(false) };
+        self.directory(&inode)?;
+        Ok(false)
+    }
+
+    fn directory(&mut self, directory: &Inode) -> Result<()> {
+        let naming = Naming::of(self.fs, directory);
+        let tree = if self.fs.is_hashed(directory) { self.tree(directory, naming)? } else { None };
+        // How many entries came before: the first two are special.
+        let mut position = 0_u64;
+        for block in 0..self.fs.directory_blocks(directory) {
+            let Ok(block) = u32::try_from(block).map(LogicalBlock) else { break };
+            let bytes = match self.fs.directory_block(directory, block) {
+                Ok(Some((bytes, _))) => bytes,
+                Ok(None) => {
+                    // Where a hole is, the blocks behind it have no bound but the size.
+                    let place = Place::Directory { inode: directory.number.value(), block: block.0, offset: 0 };
+                    self.findings.damage(Rule::DirectoryHole, place);
+                    break;
+                }
+                Err(error) => {
+                    self.keep(error)?;
+                    position = position.max(2);
+                    continue;
+                }
+            };
+            let records = Records::of(&bytes, self.fs.superblock().inodes).with_hashes(naming.keeps_hashes());
+            let mut page = Page { directory, naming, block, tree: tree.as_ref(), names: Vec::new() };
+            for record in records {
+                match record {
+                    Ok(record) => self.record(&mut page, &record, position)?,
+                    Err((rule, offset)) => self.keep(dir::broken(directory, block, rule, offset))?,
+                }
+                position = position.saturating_add(1);
+                self.spend(1);
+            }
+            self.hold_unique(page);
+            // The second block has no entry `.` to begin with, even where the first was broken.
+            position = position.max(2);
+        }
+        self.findings.hold(position >= 2, Rule::DirectoryDotDot, Place::Inode(directory.number.value()));
+        Ok(())
+    }
+
+    /// An entry, or the room of one.
+    fn record<'a>(&mut self, page: &mut Page<'a>, record: &Record<'a>, position: u64) -> Result<()> {
+        let directory = page.directory;
+        let place = Place::Directory {
+            inode: directory.number.value(),
+            block: page.block.0,
+            offset: u32::try_from(record.begin).unwrap_or(u32::MAX),
+        };
+        match position {
+            0 => self.findings.hold(
+                record.name == b"." && record.inode == Some(directory.number),
+                Rule::DirectoryDot,
+                place,
+            ),
+            1 => {
+                let named = record.inode.filter(|_| record.name == b"..");
+                self.findings.hold(named.is_some(), Rule::DirectoryDotDot, place);
+                if let (Some(named), Some(own)) = (named, self.find_directory(directory.number.value())) {
+                    own.dotdot = named.value();
+                }
+            }
+            _ => (),
+        }
+        let Some(number) = record.inode else { return Ok(()) };
+        if position > 1 && !self.hold_name(page, record, place)? {
+            return Ok(());
+        }
+        self.hold_named(directory, number, record, position, place);
+        Ok(())
+    }
+
+    /// The name of an entry, its place in the hash tree, and that there is no other of it in the block.
+    fn hold_name<'a>(&mut self, page: &mut Page<'a>, record: &Record<'a>, place: Place) -> Result<bool> {
+        let rule = match page.naming.is_encrypted() {
+            true => page.naming.show(record, None).err(),
+            false if is_name(record.name) => None,
+            false => Some(Rule::DirectoryName),
+        };
+        if let Some(rule) = rule {
+            self.findings.damage(rule, place);
+            return Ok(false);
+        }
+        if record.name == b"." || record.name == b".." {
+            self.findings.damage(Rule::DirectoryDuplicate, place);
+            return Ok(false);
+        }
+        push(&mut page.names, (crc32c(0, record.name), record.name))?;
+        if let Some(tree) = page.tree {
+            self.findings.hold(tree.may_hold(page.block, page.naming, record), Rule::HtreeRange, place);
+        }
+        Ok(true)
+    }
+
+    /// What an entry names.
+    fn hold_named(&mut self, directory: &Inode, number: InodeNumber, record: &Record<'_>, position: u64, place: Place) {
+        let superblock = self.fs.superblock();
+        let reserved = number != InodeNumber::ROOT && number.value() < superblock.first_inode;
+        let typed = superblock.incompat.contains(Incompat::FILETYPE);
+        let file_type = match self.inodes.find(number).filter(|seen| !reserved && seen.role != Role::Free) {
+            Some(seen) if seen.role != Role::Value => {
+                seen.named = seen.named.saturating_add(1);
+                seen.file_type
+            }
+            _ => {
+                self.findings.damage(Rule::DirectoryEntryInUse, place);
+                return;
+            }
+        };
+        let sound = if typed { file_type == 0 || record.file_type == file_type } else { record.file_type == 0 };
+        self.findings.hold(sound, Rule::DirectoryType, place);
+        if position < 2 {
+            return;
+        }
+        if number == directory.number || number == InodeNumber::ROOT {
+            self.findings.damage(Rule::DirectoryParent, place);
+            return;
+        }
+        let parent = directory.number.value();
+        let Some(child) = self.find_directory(number.value()) else { return };
+        if child.parent == 0 {
+            child.parent = parent;
+        } else {
+            self.findings.damage(Rule::DirectoryParent, place);
+        }
+    }
+
+    /// Two entries of one name in a block. Where case is folded, names that fold alike are not told.
+    fn hold_unique(&mut self, page: Page<'_>) {
+        let mut names = page.names;
+        names.sort_unstable();
+        let double = names.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
+        let place = Place::Directory { inode: page.directory.number.value(), block: page.block.0, offset: 0 };
+        self.findings.hold(!double, Rule::DirectoryDuplicate, place);
+    }
+
+    /// What is kept of a directory: they were met in the order of their numbers.
+    pub(super) fn find_directory(&mut self, number: u32) -> Option<&mut Directory> {
+        let index = self.directories.binary_search_by_key(&number, |directory| directory.number).ok()?;
+        self.directories.get_mut(index)
+    }
+}

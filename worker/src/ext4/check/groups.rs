@@ -1,0 +1,167 @@
+//! The first stage: the descriptors of the groups, and the blocks that are the file system's own.
+
+use lazaret_policy::corruption::{Place, Rule};
+use lazaret_policy::feature::{Compat, Incompat};
+
+use super::Check;
+use super::findings::Findings;
+use crate::error::{Error, Result};
+use crate::ext4::checksum::Kind;
+use crate::ext4::group::{self, Located};
+use crate::ext4::superblock::Superblock;
+use crate::ext4::units::{BlockNumber, GroupNumber, usize_from};
+use crate::ext4::{Filesystem, format, journal};
+
+/// `bg_flags`: the inode bitmap and table were never written.
+pub(super) const INODES_UNINIT: u16 = 1;
+/// `bg_flags`: the block bitmap was never written.
+pub(super) const BLOCKS_UNINIT: u16 = 2;
+/// Memory that a journal's map may take while it is looked at, in bytes.
+const JOURNAL: u64 = 4 << 20;
+
+/// Blocks of one structure.
+type Range = (u64, u64);
+
+impl Check<'_> {
+    /// All of it at once: what there is to do for a group is little. Gives whether the stage is over.
+    pub(super) fn groups(&mut self) -> Result<bool> {
+        let superblock = self.fs.superblock();
+        let mut ranges: Vec<Range> = Vec::new();
+        ranges.try_reserve_exact(usize_from(superblock.groups).saturating_mul(4)).map_err(|_| Error::OutOfMemory)?;
+        for number in 0..superblock.groups {
+            let group = GroupNumber(number);
+            let begin = superblock.first_block(group).0;
+            ranges.push((begin, begin.saturating_add(group::base_blocks(superblock, group))));
+            match self.fs.group(group).and_then(|_| self.fs.raw_group(group)) {
+                Ok(raw) => {
+                    let located = Located::of(superblock, &raw);
+                    let structures = structures(superblock, &located);
+                    hold_group(&mut self.findings, superblock, group, &raw, &located, &structures);
+                    ranges.extend(structures);
+                }
+                Err(error) => self.keep(error)?,
+            }
+        }
+        for &(start, end) in &ranges {
+            self.clusters.mark_blocks(BlockNumber(start), end.saturating_sub(start))?;
+        }
+        if superblock.incompat.contains(Incompat::MMP) {
+            let block = BlockNumber(self.raw.s_mmp_block.get());
+            if block.0 > superblock.first_data_block.0 && block.0 < superblock.blocks {
+                self.clusters.mark_blocks(block, 1)?;
+            }
+        }
+        for (own, number) in self.own_clusters.iter_mut().zip(0..) {
+            let count = self.clusters.count(self.clusters.of_group(GroupNumber(number)));
+            *own = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+        self.hold_apart(ranges);
+        self.hold_totals();
+        self.journal()?;
+        self.spend(superblock.groups.into());
+        Ok(true)
+    }
+
+    fn hold_apart(&mut self, mut ranges: Vec<Range>) {
+        ranges.retain(|(start, end)| start < end);
+        ranges.sort_unstable();
+        let superblock = self.fs.superblock();
+        let mut behind = 0;
+        for (start, end) in ranges {
+            if start < behind {
+                let size = superblock.block_size;
+                let offset = size.bytes_of(start).unwrap_or(u64::MAX);
+                let length = size.bytes_of(end.saturating_sub(start)).unwrap_or(u64::MAX);
+                self.findings.damage(Rule::GroupStructuresApart, Place::Device { offset, length });
+            }
+            behind = end.max(behind);
+        }
+    }
+
+    /// The superblock's counts against those of the groups. Kernels write them late, and nobody relies on them.
+    fn hold_totals(&mut self) {
+        let (superblock, totals) = (self.fs.superblock(), &self.fs.totals);
+        let free_inodes = u64::from(self.raw.s_free_inodes_count.get());
+        if superblock.free_blocks != totals.free_blocks {
+            self.findings.notice(Rule::FreeBlocks, Place::Superblock);
+        }
+        if free_inodes != totals.free_inodes {
+            self.findings.notice(Rule::FreeInodes, Place::Superblock);
+        }
+    }
+
+    /// The journal's superblock. What the log holds was read when the file system was opened, if it had to be.
+    fn journal(&mut self) -> Result<()> {
+        let superblock = self.fs.superblock();
+        if !superblock.compat.contains(Compat::HAS_JOURNAL) || self.raw.s_journal_dev.get() != 0 {
+            return Ok(());
+        }
+        match journal::inspect(self.fs, JOURNAL) {
+            Ok(holds_data) => {
+                let marked =
+                    superblock.incompat.contains(Incompat::RECOVER) || self.fs.replayed() != Default::default();
+                self.findings.hold(!holds_data || marked, Rule::JournalClean, Place::Journal(0));
+                Ok(())
+            }
+            Err(error) => self.keep(error),
+        }
+    }
+}
+
+/// The bitmaps and the inode table of a group.
+fn structures(superblock: &Superblock, located: &Located) -> [Range; 3] {
+    let range = |start: u64, count| (start, start.saturating_add(count));
+    [
+        range(located.block_bitmap, 1),
+        range(located.inode_bitmap, 1),
+        range(located.inode_table, superblock.table_blocks()),
+    ]
+}
+
+fn hold_group(
+    findings: &mut Findings,
+    superblock: &Superblock,
+    group: GroupNumber,
+    raw: &format::GroupDescriptor,
+    located: &Located,
+    structures: &[Range],
+) {
+    let place = Place::GroupDescriptor(group.0);
+    if !superblock.incompat.contains(Incompat::FLEX_BG) {
+        let begin = superblock.first_block(group).0;
+        let end = begin.saturating_add(superblock.blocks_per_group.into()).min(superblock.blocks);
+        let inside = structures.iter().all(|&(from, to)| from >= begin && to <= end);
+        findings.hold(inside, Rule::GroupOwnStructures, place);
+    }
+    let per_group = u64::from(superblock.inodes_per_group);
+    let clusters = superblock.blocks_per_group.checked_div(superblock.cluster_ratio).unwrap_or(0);
+    findings.hold(located.free_blocks <= clusters.into(), Rule::FreeBlocks, place);
+    findings.hold(located.free_inodes <= per_group, Rule::FreeInodes, place);
+    findings.hold(u64::from(unused_inodes(superblock, raw)) <= per_group, Rule::GroupUnusedInodes, place);
+}
+
+/// How many inodes at the end of a group's table were never written.
+pub(super) fn unused_inodes(superblock: &Superblock, raw: &format::GroupDescriptor) -> u32 {
+    if Kind::of(superblock.ro_compat) == Kind::None {
+        return 0;
+    }
+    if raw.bg_flags.get() & INODES_UNINIT != 0 {
+        return superblock.inodes_per_group;
+    }
+    wide(superblock, raw.bg_itable_unused_lo.get(), raw.bg_itable_unused_hi.get())
+}
+
+/// The directories that a descriptor counts.
+pub(super) fn used_directories(superblock: &Superblock, raw: &format::GroupDescriptor) -> u32 {
+    wide(superblock, raw.bg_used_dirs_count_lo.get(), raw.bg_used_dirs_count_hi.get())
+}
+
+fn wide(superblock: &Superblock, low: u16, high: u16) -> u32 {
+    let high = if superblock.descriptor_size >= 64 { u32::from(high) << 16 } else { 0 };
+    high | u32::from(low)
+}
+
+/// Whether a flag of a descriptor is set, and means something.
+pub(super) fn has_flag(fs: &Filesystem, raw: &format::GroupDescriptor, flag: u16) -> bool {
+    Kind::of(fs.superblock().ro_compat) != Kind::None && raw.bg_flags.get() & flag != 0
+}
