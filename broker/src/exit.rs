@@ -15,6 +15,10 @@ pub(crate) enum Code {
     Usage = 1,
     /// The host lacks or refuses something.
     System = 2,
+    /// What was checked is damaged.
+    Damaged = 4,
+    /// What was to be checked could not be read.
+    Unreadable = 8,
     /// The source or the mountpoint is not what it has to be.
     Mount = 32,
 }
@@ -51,6 +55,13 @@ impl Failure {
     /// Another process of ours ended with this code and said why itself.
     pub(crate) fn said(code: u8) -> Self {
         Self { code, subject: None, reason: None }
+    }
+
+    /// The same for a command that has codes of its own.
+    #[must_use]
+    pub(crate) fn with(mut self, code: Code) -> Self {
+        self.code = code as u8;
+        self
     }
 
     /// Names the thing it is about, where no closer one was named.

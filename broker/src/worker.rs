@@ -15,7 +15,7 @@ use crate::signal::{Signals, interrupted, wait};
 use crate::spawn;
 use lazaret_policy::channel::{Channel, ChannelError};
 use lazaret_policy::exit;
-use lazaret_policy::message::{Answer, Ask, Layers, Message, Order, Purpose, Report, Summary};
+use lazaret_policy::message::{Answer, Ask, Layers, Message, Order, Purpose, Refusal, Report, Summary};
 use rustix::process::WaitIdStatus;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -67,14 +67,21 @@ impl<'a> Worker<'a> {
 
     /// Hands over the device, and looks at the worker again once it has opened the file system on it.
     pub(crate) fn open(&mut self, source: &Source) -> Result<Summary, Failure> {
+        let opened = self.try_open(source)?;
+        opened.map_err(|refusal| refusal::failure(refusal).about(source.path()))
+    }
+
+    /// As [`Self::open`], for those to whom a refusal is an answer.
+    pub(crate) fn try_open(&mut self, source: &Source) -> Result<Result<Summary, Refusal>, Failure> {
         self.send(&Order::Device(source.range()), &[source.as_fd()])?;
         let summary = match self.receive(self.patience())? {
             Report::Ready(summary) => summary,
+            Report::Refused(refusal) => return Ok(Err(refusal)),
             other => return Err(refused_or_unexpected(&other).about(source.path())),
         };
         let stage = Stage::Ready(self.purpose);
         self.proof = look(&mut self.process, stage, self.proof.layers, &self.quarters, self.options.confine)?;
-        Ok(summary)
+        Ok(Ok(summary))
     }
 
     /// Asks a worker that answers a tool.

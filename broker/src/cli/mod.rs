@@ -1,5 +1,6 @@
 //! The command line: which words there are. Each command is a file beside this one.
 
+mod check;
 mod demo;
 mod listing;
 mod mount;
@@ -25,6 +26,8 @@ enum Command {
     Mount(mount::Arguments),
     /// Unmount what lazaret has mounted
     Umount(umount::Arguments),
+    /// Tell whether a file system is sound, and what is damaged
+    Check(check::Arguments),
     /// Mount a sample image, list it, show the worker's confinement, unmount
     Demo(demo::Arguments),
 }
@@ -43,6 +46,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     match line.command {
         Command::Mount(arguments) => mount::run(&arguments),
         Command::Umount(arguments) => umount::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
 }
