@@ -81,7 +81,7 @@ fn fill(root: &Path) {
     fs::create_dir(directory.join("inherits_too")).unwrap();
 
     symlink("none", root.join("link")).unwrap();
-    set(&root.join("link"), b"trusted.link", &pattern(80)).unwrap();
+    set(&root.join("link"), b"trusted.link", &pattern(400)).unwrap();
     symlink("x".repeat(100), root.join("slow_link")).unwrap();
     set(&root.join("slow_link"), b"trusted.link", &pattern(80)).unwrap();
     mkfifoat(rustix::fs::CWD, root.join("fifo"), Mode::RUSR).unwrap();
@@ -158,6 +158,7 @@ const GEOMETRIES: &[&str] = &[
     "-t ext4 -b 4096 -O ea_inode",
     "-t ext4 -b 4096 -O ea_inode -I 1024",
     "-t ext4 -b 1024 -O ea_inode,^metadata_csum",
+    "-t ext4 -b 1024 -O bigalloc -C 16384",
     "-t ext4 -b 4096 -O inline_data -I 512",
     "-t ext4 -b 4096 -O inline_data,ea_inode",
 ];
@@ -166,13 +167,18 @@ const GEOMETRIES: &[&str] = &[
 fn every_attribute_is_what_the_kernel_says() {
     for options in GEOMETRIES {
         let Some((image, expected)) = kernel::filled(options, "32M", fill, ask) else { return };
-        let told = told(&image.open(), &expected);
+        let fs = image.open();
+        let told = told(&fs, &expected);
         for (path, values) in &expected {
             let names = |values: &BTreeMap<Vec<u8>, _>| {
                 values.keys().map(|name| name.escape_ascii().to_string()).collect::<Vec<_>>()
             };
             assert_eq!(names(&told[path]), names(values), "{options}: {}", path.display());
             assert!(told[path] == *values, "{options}: {}", path.display());
+        }
+        // The blocks of attributes are not taken for the link's own.
+        for (link, target) in [("link", "none".to_owned()), ("slow_link", "x".repeat(100))] {
+            assert_eq!(fs.read_link(&inode(&fs, &image, link)), Ok(target.into_bytes()), "{options}");
         }
         let longest = expected.values().flat_map(BTreeMap::values).map(Vec::len).max();
         assert_eq!(longest == Some(65_536), options.contains("ea_inode"), "{options}");

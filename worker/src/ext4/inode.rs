@@ -346,8 +346,9 @@ impl Inode {
         if superblock.incompat.contains(Incompat::EA_INODE) {
             return self.size < 60;
         }
-        let attributes = self.attribute_block.map_or(0, |_| superblock.block_size.bytes() >> 9);
-        self.blocks.saturating_sub(attributes.into()) == 0
+        let cluster = u64::from(superblock.block_size.bytes() >> 9).saturating_mul(superblock.cluster_ratio.into());
+        let attributes = self.attribute_block.map_or(0, |_| cluster);
+        self.blocks.saturating_sub(attributes) == 0
     }
 }
 
