@@ -16,7 +16,7 @@
 use caseless::Caseless;
 use unicode_normalization::UnicodeNormalization;
 
-use super::dir::Budget;
+use super::budget::Budget;
 use super::format;
 use crate::error::Result;
 

@@ -2,7 +2,7 @@
 //!
 //! What always holds here: a name that is passed on has 1 to 255 bytes without a slash or NUL, and its inode number is
 //! one that exists. Cookies are positions and rise, whatever the image says. A damaged block hides its own names and no
-//! others. One call looks at no more than [`MOST_BYTES`]. On the way of a read this comes first: name → inode.
+//! others. One call looks at no more than its [`Budget`] allows. On the way of a read this comes first: name → inode.
 
 use std::ops::{ControlFlow, Range};
 
@@ -10,6 +10,7 @@ use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
 use zerocopy::FromBytes;
 
+use super::budget::Budget;
 use super::checksum::{Kind, crc32c};
 use super::format;
 use super::hash::NameHash;
@@ -21,9 +22,6 @@ use super::record::{Records, record_length};
 use super::units::{FileOffset, InodeNumber, LogicalBlock, u64_from, usize_from};
 use super::{Block, Filesystem};
 use crate::error::{Error, Result};
-
-/// How many bytes of a directory one call may look at.
-const MOST_BYTES: u64 = 256 << 20;
 
 /// How many bytes it is worth to show a name of ciphertext.
 const ENCODING: u64 = 512;
@@ -131,7 +129,7 @@ impl Filesystem {
                         }
                     }
                 }
-                Ok(None) => at = self.behind_hole(directory, begin),
+                Ok(None) => at = self.behind_hole(directory, begin, &mut budget)?,
                 Err(error) if is_damage(&error) => {
                     damage.get_or_insert(error);
                 }
@@ -160,7 +158,7 @@ impl Filesystem {
             let found = match self.directory_block(directory, block) {
                 Ok(Some((bytes, _))) => self.find(directory, block, &bytes, &mut search),
                 Ok(None) => {
-                    at = self.behind_hole(directory, begin);
+                    at = self.behind_hole(directory, begin, &mut search.budget)?;
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -253,13 +251,16 @@ impl Filesystem {
     }
 
     /// Where to look on where no block is: behind the hole, at the begin of a block.
-    fn behind_hole(&self, directory: &Inode, begin: u64) -> FileOffset {
+    fn behind_hole(&self, directory: &Inode, begin: u64, budget: &mut Budget) -> Result<FileOffset> {
         let size = self.superblock().block_size;
         let rest = directory.size.saturating_sub(begin);
-        let run = self.map(directory, FileOffset(begin), rest);
-        let run = run.ok().filter(|run| !matches!(run.kind, MappingKind::Data(_))).map_or(0, |run| run.length);
+        let run = match self.map_within(directory, FileOffset(begin), rest, budget) {
+            Err(Error::Budget) => return Err(Error::Budget),
+            run => run.ok(),
+        };
+        let run = run.filter(|run| !matches!(run.kind, MappingKind::Data(_))).map_or(0, |run| run.length);
         let length = size.bytes_of(size.blocks_for(run)).unwrap_or(rest);
-        FileOffset(begin.saturating_add(length.max(size.bytes().into())))
+        Ok(FileOffset(begin.saturating_add(length.max(size.bytes().into()))))
     }
 
     pub(super) fn is_hashed(&self, directory: &Inode) -> bool {
@@ -314,20 +315,6 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     pub(super) fn new(naming: Naming, wanted: &'a Wanted<'a>) -> Self {
         Self { naming, wanted, budget: Budget::new(), alike: None }
-    }
-}
-
-/// What is left of the bytes that one call may look at.
-pub(super) struct Budget(u64);
-
-impl Budget {
-    pub(super) fn new() -> Self {
-        Self(MOST_BYTES)
-    }
-
-    pub(super) fn spend(&mut self, bytes: u64) -> Result<()> {
-        self.0 = self.0.checked_sub(bytes).ok_or(Error::Budget)?;
-        Ok(())
     }
 }
 

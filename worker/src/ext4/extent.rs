@@ -10,6 +10,7 @@ use lazaret_policy::corruption::{Place, Rule};
 use zerocopy::FromBytes;
 
 use super::Filesystem;
+use super::budget::Budget;
 use super::checksum::{Kind, crc32c};
 use super::format;
 use super::inode::Inode;
@@ -21,6 +22,8 @@ use crate::error::{Error, Result};
 const DEEPEST: u16 = 5;
 /// The longest extent, and what the length of an unwritten one has on top.
 const WRITTEN: u16 = 0x8000;
+/// What looking for a block costs where every node is kept. Bytes of a [`Budget`].
+const A_LOOK: u64 = 128;
 /// One behind the last block that a file can have.
 const END: u64 = 1 << 32;
 
@@ -59,20 +62,21 @@ pub(super) struct NodeKey {
 }
 
 /// The run of a file from this block on.
-pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Result<Run> {
-    let (entry, to) = descend(fs, inode, block)?;
+pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock, budget: &mut Budget) -> Result<Run> {
+    let (entry, to) = descend(fs, inode, block, budget)?;
     let at = u64::from(block.0);
     Ok(entry.and_then(|entry| run(&entry, at)).unwrap_or(hole(at, to)))
 }
 
 /// One behind the last block of a file that an extent names.
 pub(super) fn end(fs: &Filesystem, inode: &Inode) -> Result<u64> {
-    let (last, _) = descend(fs, inode, LogicalBlock(u32::MAX))?;
+    let (last, _) = descend(fs, inode, LogicalBlock(u32::MAX), &mut Budget::new())?;
     Ok(last.map_or(0, |last| u64::from(last.first).saturating_add(last.length.into())))
 }
 
 /// The last extent that begins at or before a block, and the first block behind it that another may have.
-fn descend(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Result<(Option<Entry>, u64)> {
+fn descend(fs: &Filesystem, inode: &Inode, block: LogicalBlock, budget: &mut Budget) -> Result<(Option<Entry>, u64)> {
+    budget.spend(A_LOOK)?;
     let number = inode.number.value();
     let (header, rest) = header(&inode.map, Place::Inode(number))?;
     let mut depth = header.eh_depth.get();
@@ -102,6 +106,9 @@ fn descend(fs: &Filesystem, inode: &Inode, block: LogicalBlock) -> Result<(Optio
         depth = below;
         let block = BlockNumber(entry.start);
         let key = NodeKey { seed: inode.checksum_seed, inode: number, block, depth, from, to };
+        if fs.nodes().find(&key).is_none() {
+            budget.spend(fs.superblock().block_size.bytes().into())?;
+        }
         node = Some(read(fs, inode.number, key)?);
     }
 }

@@ -8,8 +8,9 @@ use lazaret_policy::corruption::Rule;
 use lazaret_policy::feature::Incompat;
 use zerocopy::FromBytes;
 
+use super::budget::Budget;
 use super::checksum::crc32c;
-use super::dir::{Budget, Role, Search, broken};
+use super::dir::{Role, Search, broken};
 use super::hash::{NameHash, SIPHASH};
 use super::inode::Inode;
 use super::name::{Naming, Wanted};

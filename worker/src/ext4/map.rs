@@ -5,6 +5,7 @@
 //! lies within the file system and outside its own structures, and the device is as long: that was checked beneath.
 
 use super::Filesystem;
+use super::budget::Budget;
 use super::inode::{FileKind, Inode, InodeFlags};
 use super::journal::Change;
 use super::units::{BlockNumber, ByteOffset, FileOffset, LogicalBlock};
@@ -13,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// How many runs one call joins at the most.
 const MOST_JOINED: u32 = 64;
+/// What looking for a block in a map of pointers costs. Bytes of a [`Budget`].
+const A_ROW: u64 = 1024;
 
 /// Where a range of a file lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,14 @@ impl Filesystem {
     /// A file without a map, such as a device: [`Error::Invalid`]. A map that breaks a rule on the way to this offset: [`Error::Corrupt`], [`Error::Checksum`]. Other parts of
     /// the same file may still be found.
     pub fn map(&self, inode: &Inode, offset: FileOffset, length: u64) -> Result<Mapping> {
+        self.map_within(inode, offset, length, &mut Budget::new())
+    }
+
+    /// As [`Self::map`], for one who maps more than once in a request.
+    ///
+    /// # Errors
+    /// Besides, when the budget is used up: [`Error::Budget`].
+    pub fn map_within(&self, inode: &Inode, offset: FileOffset, length: u64, budget: &mut Budget) -> Result<Mapping> {
         let size = self.superblock().block_size;
         let mapped = matches!(inode.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink);
         if !mapped || inode.is_fast_symlink(self.superblock()) {
@@ -111,7 +122,7 @@ impl Filesystem {
         }
         let within = u64::from(size.within_block(offset));
         let wanted = size.blocks_for(length.saturating_add(within));
-        let run = self.joined(inode, first, wanted)?;
+        let run = self.joined(inode, first, wanted, budget)?;
 
         let bytes = size.bytes_of(run.blocks).unwrap_or(u64::MAX).saturating_sub(within);
         // No block lies beyond the last that can be counted: from there on is a hole without end.
@@ -139,14 +150,14 @@ impl Filesystem {
         size.bytes_of(blocks).unwrap_or(u64::MAX)
     }
 
-    fn joined(&self, inode: &Inode, first: LogicalBlock, wanted: u64) -> Result<Run> {
-        let mut run = self.run(inode, first, wanted)?;
+    fn joined(&self, inode: &Inode, first: LogicalBlock, wanted: u64, budget: &mut Budget) -> Result<Run> {
+        let mut run = self.run(inode, first, wanted, budget)?;
         for _ in 1..MOST_JOINED {
             let left = wanted.saturating_sub(run.blocks);
             let next = u64::from(first.0).saturating_add(run.blocks);
             let Some(next) = u32::try_from(next).ok().filter(|_| left > 0) else { break };
             // An error behind this run belongs to whoever asks for what is there.
-            match self.run(inode, LogicalBlock(next), left) {
+            match self.run(inode, LogicalBlock(next), left, budget) {
                 Ok(more) if run.kind.goes_on(run.blocks, more.kind) => {
                     run.blocks = run.blocks.saturating_add(more.blocks);
                 }
@@ -157,14 +168,15 @@ impl Filesystem {
     }
 
     /// One run of the map itself; `wanted` only says how far looking is worth while.
-    fn run(&self, inode: &Inode, block: LogicalBlock, wanted: u64) -> Result<Run> {
+    fn run(&self, inode: &Inode, block: LogicalBlock, wanted: u64, budget: &mut Budget) -> Result<Run> {
         let unchanged = match self.changes.of(inode.number, block) {
             Change::To(run) => return Ok(run),
             Change::None(blocks) => blocks,
         };
         let run = if inode.flags.contains(InodeFlags::EXTENTS) {
-            extent::find(self, inode, block)
+            extent::find(self, inode, block, budget)
         } else {
+            budget.spend(A_ROW)?;
             indirect::find(self, inode, block, wanted)
         }?;
         Ok(Run { blocks: run.blocks.min(unchanged), ..run })

@@ -15,6 +15,7 @@
 
 pub mod acl;
 mod backup;
+pub mod budget;
 mod cache;
 pub mod casefold;
 pub mod check;
@@ -37,6 +38,7 @@ mod name;
 mod record;
 #[cfg(test)]
 mod sample;
+pub mod seek;
 pub mod statfs;
 pub mod superblock;
 mod system_zone;
@@ -59,6 +61,7 @@ pub use self::superblock::Superblock;
 pub use self::units::{BlockNumber, BlockSize, ByteOffset, FileOffset, GroupNumber, InodeNumber, LogicalBlock};
 pub use self::xattr::{Namespace, Xattr};
 
+use self::budget::Budget;
 use self::cache::NodeCache;
 use self::checksum::Verifier;
 use self::journal::Changes;
@@ -228,9 +231,10 @@ impl Filesystem {
 
     /// Fills `out` with bytes of a file, and of what its blocks hold behind its end.
     fn fill(&self, inode: &Inode, offset: u64, out: &mut [u8]) -> Result<()> {
+        let mut budget = Budget::new();
         let (mut at, mut rest) = (offset, out);
         while !rest.is_empty() {
-            let mapping = self.map(inode, FileOffset(at), u64_from(rest.len()))?;
+            let mapping = self.map_within(inode, FileOffset(at), u64_from(rest.len()), &mut budget)?;
             let (part, behind) = usize::try_from(mapping.length)
                 .ok()
                 .filter(|&length| length > 0)

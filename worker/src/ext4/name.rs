@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use lazaret_policy::corruption::Rule;
 
 use super::Filesystem;
+use super::budget::Budget;
 use super::casefold::{Encoding, Folded};
-use super::dir::Budget;
 use super::encrypt::NoKeyName;
 use super::hash::NameHash;
 use super::inode::{Inode, InodeFlags};

@@ -7,6 +7,7 @@
 use lazaret_policy::corruption::Rule;
 
 use super::Filesystem;
+use super::budget::Budget;
 use super::group::{self, Located};
 use super::inode::Inode;
 use super::map::MappingKind;
@@ -127,11 +128,11 @@ impl SystemZone {
 /// The runs of data of the journal's inode.
 pub(super) fn journal_runs(fs: &Filesystem, journal: &Inode) -> Vec<(BlockNumber, u64)> {
     let size = fs.superblock().block_size;
-    let mut runs = Vec::new();
+    let (mut runs, mut budget) = (Vec::new(), Budget::new());
     let mut offset = 0;
     for _ in 0..MOST_JOURNAL_RUNS {
         let left = journal.size.saturating_sub(offset);
-        let Ok(mapping) = fs.map(journal, FileOffset(offset), left) else { break };
+        let Ok(mapping) = fs.map_within(journal, FileOffset(offset), left, &mut budget) else { break };
         if let MappingKind::Data(start) = mapping.kind {
             let block = start.0.checked_shr(size.bits().into()).unwrap_or(0);
             runs.push((BlockNumber(block), size.blocks_for(mapping.length)));

@@ -8,6 +8,7 @@ use super::attr::{Owner, file_type, unreadable};
 use super::xattr::{self, Shown};
 use crate::error::{Error, Result};
 use crate::ext4::dir::DirEntry;
+use crate::ext4::seek::Wanted;
 use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
@@ -27,8 +28,8 @@ const KEEP: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Not at all: for what could not be read, so that the next request gets the error.
 const FORGET: Duration = Duration::ZERO;
 
-/// Runs of a file that one lseek looks at. A file of 4 GiB in single blocks of 4 KiB has as many.
-const RUNS: u32 = 1 << 20;
+/// Entries in a row that one listing leaves out. Each costs the reading of an inode.
+const MOST_HIDDEN: u32 = 1 << 17;
 
 /// Answers the kernel's requests from a file system.
 pub struct Frontend {
@@ -99,26 +100,27 @@ impl Frontend {
 
     fn list(&self, node: INodeNo, cookie: u64, reply: &mut ReplyDirectory) -> Result<()> {
         let directory = self.inode(node)?;
-        let mut listed = false;
+        let (mut listed, mut hidden) = (false, 0);
         let result = self.filesystem().read_dir(&directory, cookie, &mut |entry| {
             let kind = self.kind_of(&entry);
             if self.is_hidden(kind) {
-                return ControlFlow::Continue(());
+                return left_out(&mut hidden);
             }
             let number = INodeNo(u64::from(entry.inode.value()));
             let file_type = kind.map_or(FileType::RegularFile, file_type);
             listed = true;
             full(reply.add(number, entry.cookie, file_type, OsStr::from_bytes(entry.name)))
         });
+        let result = if hidden > MOST_HIDDEN { Err(Error::Budget) } else { result };
         damage_is_last(listed, result)
     }
 
     fn list_with_attributes(&self, node: INodeNo, cookie: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
         let directory = self.inode(node)?;
-        let mut listed = false;
+        let (mut listed, mut hidden) = (false, 0);
         let result = self.filesystem().read_dir(&directory, cookie, &mut |entry| {
             let (attributes, keep) = match self.filesystem().inode(entry.inode) {
-                Ok(inode) if self.is_hidden(Some(inode.kind)) => return ControlFlow::Continue(()),
+                Ok(inode) if self.is_hidden(Some(inode.kind)) => return left_out(&mut hidden),
                 Ok(inode) => (self.attributes(&inode), KEEP),
                 Err(_) => (unreadable(entry.inode.value(), entry.kind), FORGET),
             };
@@ -126,32 +128,21 @@ impl Frontend {
             listed = true;
             full(reply.add(attributes.ino, entry.cookie, name, &keep, &attributes, Generation(0)))
         });
+        let result = if hidden > MOST_HIDDEN { Err(Error::Budget) } else { result };
         damage_is_last(listed, result)
     }
 
     /// Where the next data or hole begins, at or after `offset`: lseek(2)'s SEEK_DATA and SEEK_HOLE.
     fn seek(&self, node: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {
         let inode = self.inode(node).map_err(|error| errno(&error))?;
-        let mut offset = u64::try_from(offset).ok().filter(|&start| start < inode.size).ok_or(Errno::ENXIO)?;
-        let mut budget = RUNS;
-        let wants_data = match whence {
-            libc::SEEK_DATA => true,
-            libc::SEEK_HOLE => false,
+        let offset = u64::try_from(offset).ok().filter(|&start| start < inode.size).ok_or(Errno::ENXIO)?;
+        let wanted = match whence {
+            libc::SEEK_DATA => Wanted::Data,
+            libc::SEEK_HOLE => Wanted::Hole,
             _ => return Err(Errno::EINVAL),
         };
-        while offset < inode.size {
-            let mapping = self
-                .filesystem()
-                .map(&inode, FileOffset(offset), inode.size - offset)
-                .map_err(|error| errno(&error))?;
-            let is_data = matches!(mapping.kind, MappingKind::Data(_) | MappingKind::Inline);
-            if is_data == wants_data {
-                return i64::try_from(offset).map_err(|_| Errno::EOVERFLOW);
-            }
-            offset = offset.saturating_add(mapping.length.max(1));
-            budget = budget.checked_sub(1).ok_or_else(|| errno(&Error::Budget))?;
-        }
-        if wants_data { Err(Errno::ENXIO) } else { i64::try_from(inode.size).map_err(|_| Errno::EOVERFLOW) }
+        let found = self.filesystem().seek(&inode, offset, wanted).map_err(|error| errno(&error))?;
+        i64::try_from(found.ok_or(Errno::ENXIO)?).map_err(|_| Errno::EOVERFLOW)
     }
 }
 
@@ -204,6 +195,12 @@ fn assemble(filesystem: &Filesystem, inode: &Inode, offset: u64, length: u64, re
 /// Entries before a damaged block are told first; whoever goes on from there gets the error.
 fn damage_is_last(listed: bool, result: Result<()>) -> Result<()> {
     if listed { Ok(()) } else { result }
+}
+
+/// An entry that is not shown, as long as there are not too many of them.
+fn left_out(hidden: &mut u32) -> ControlFlow<()> {
+    *hidden += 1;
+    full(*hidden > MOST_HIDDEN)
 }
 
 fn full(full: bool) -> ControlFlow<()> {

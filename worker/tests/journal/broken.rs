@@ -232,7 +232,7 @@ fn a_log_that_needs_more_memory_than_granted_is_refused() {
         let blocks: Vec<_> = (0..50).map(|block| (HERE + number * 50 + block, filled(1))).collect();
         image.transaction(&blocks);
     }
-    let open = |memory| image.open_with(Settings { checksum: Checksum::Strict, memory });
+    let open = |memory| image.open_with(Settings { checksum: Checksum::Strict, memory, ..Settings::default() });
     assert_eq!(open(64 << 10).err(), Some(Refusal::OutOfMemory));
     assert_eq!(open(1 << 20).unwrap().replayed().blocks, 1500);
 }
