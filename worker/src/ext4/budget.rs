@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 
 /// How many bytes one request may look at: a fraction of a second.
-const MOST_BYTES: u64 = 256 << 20;
+pub(super) const MOST_BYTES: u64 = 256 << 20;
 
 /// What is left of the bytes that one request may look at.
 #[derive(Debug)]

@@ -536,7 +536,7 @@ mod tests {
             number += 1;
             ControlFlow::Continue(())
         });
-        assert!(result.is_err() && number <= MOST_BYTES / 12);
+        assert!(result.is_err() && number <= super::super::budget::MOST_BYTES / 12);
         assert!(fs.lookup(&directory, b"absent").is_err());
     }
 }

@@ -27,8 +27,7 @@ pub fn serve(filesystem: &Filesystem, channel: &Channel) -> Result<(), ChannelEr
             Ask::Check => check::go_on(filesystem, &mut checking),
             ask => answer(filesystem, &ask),
         };
-        let answer = answer
-            .unwrap_or_else(|error| Answer::Failed(rustix::io::Errno::from(&error).raw_os_error()));
+        let answer = answer.unwrap_or_else(|error| Answer::Failed(rustix::io::Errno::from(&error).raw_os_error()));
         channel.send(&answer, &[])?;
     }
 }
