@@ -5,7 +5,7 @@
 
 use crate::exit::{Code, Failure, refused, words};
 use lazaret_policy::message::Range;
-use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, open, seek};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, ioctl_blksszget, open, seek};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Source {
     fd: OwnedFd,
     length: u64,
+    range: Range,
+    sector: Option<u32>,
     path: PathBuf,
 }
 
@@ -45,13 +47,43 @@ impl Source {
         };
         match length.map_err(|errno| unopened(errno, false))? {
             0 => Err(Failure::mount("is empty")),
-            length => Ok(Self { fd, length, path: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()) }),
+            length => {
+                let range = Range { offset: 0, length };
+                let sector = ioctl_blksszget(&fd).ok().filter(|sector| [512, 4096].contains(sector));
+                Ok(Self {
+                    fd,
+                    length,
+                    range,
+                    sector,
+                    path: std::fs::canonicalize(path).unwrap_or_else(|_| path.into()),
+                })
+            }
         }
     }
 
-    /// The range that is the file system.
+    /// The range that is the file system: all of it, until it is limited.
     pub(crate) fn range(&self) -> Range {
+        self.range
+    }
+
+    /// All of it.
+    pub(crate) fn whole(&self) -> Range {
         Range { offset: 0, length: self.length }
+    }
+
+    /// Bytes of a sector, where the host knows them.
+    pub(crate) fn sector(&self) -> Option<u32> {
+        self.sector
+    }
+
+    /// From now on this is the file system: the part of the range that the source has.
+    pub(crate) fn limit(&mut self, range: Range) -> Result<(), Failure> {
+        let length = self.length.saturating_sub(range.offset).min(range.length);
+        if length == 0 {
+            return Err(Failure::mount("the partition lies outside"));
+        }
+        self.range = Range { length, ..range };
+        Ok(())
     }
 
     /// Its path from the root, as a mount table shows it.
@@ -100,9 +132,17 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(reason(file.path()).ends_with(": is empty"));
         file.as_file().set_len(4096).unwrap();
-        let source = Source::open(file.path()).unwrap();
+        let mut source = Source::open(file.path()).unwrap();
         assert_eq!(source.range(), Range { offset: 0, length: 4096 });
+        assert_eq!(source.sector(), None);
         assert_eq!(rustix::io::write(&source, b"x"), Err(Errno::BADF));
+        let limits = [(512, 512, Some(512)), (512, 9000, Some(3584)), (1, u64::MAX, Some(4095)), (4096, 1, None)];
+        for (offset, length, expected) in limits {
+            let limited = source.limit(Range { offset, length }).map(|()| source.range());
+            assert_eq!(limited.ok(), expected.map(|length| Range { offset, length }));
+        }
+        assert!(source.limit(Range { offset: u64::MAX, length: u64::MAX }).is_err());
+        assert_eq!(source.whole(), Range { offset: 0, length: 4096 });
     }
 
     #[test]

@@ -29,12 +29,13 @@ pub(crate) struct Failure {
     code: u8,
     subject: Option<String>,
     reason: Option<String>,
+    list: Vec<String>,
 }
 
 impl Failure {
     /// A failure with its reason. The reason holds nothing from outside that was not escaped.
     pub(crate) fn new(code: Code, reason: impl Into<String>) -> Self {
-        Self { code: code as u8, subject: None, reason: Some(reason.into()) }
+        Self { code: code as u8, subject: None, reason: Some(reason.into()), list: vec![] }
     }
 
     /// The command line is wrong.
@@ -54,7 +55,7 @@ impl Failure {
 
     /// Another process of ours ended with this code and said why itself.
     pub(crate) fn said(code: u8) -> Self {
-        Self { code, subject: None, reason: None }
+        Self { code, subject: None, reason: None, list: vec![] }
     }
 
     /// The same for a command that has codes of its own.
@@ -71,10 +72,18 @@ impl Failure {
         self
     }
 
+    /// With lines to choose from, printed behind the one. They hold nothing from outside that was not escaped.
+    #[must_use]
+    pub(crate) fn listing(mut self, list: Vec<String>) -> Self {
+        self.list = list;
+        self
+    }
+
     /// Prints the one line, unless it was said, and gives the code.
     pub(crate) fn report(&self) -> ExitCode {
         if self.reason.is_some() {
-            say(&self.to_string());
+            let lines: Vec<String> = std::iter::once(self.to_string()).chain(self.list.iter().cloned()).collect();
+            say(&lines.join("\n"));
         }
         ExitCode::from(self.code)
     }

@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub threads: u8,
     /// Bytes of heap.
     pub memory: u64,
+    /// The partition: its number, label or UUID.
+    pub part: Option<String>,
     /// How long a mount may stay silent before it is ended. Zero: for ever.
     pub timeout: Duration,
     /// Other users may enter, too.
@@ -77,6 +79,7 @@ impl Default for Options {
             xattrs: Xattrs::User,
             threads: u8::try_from(processors.clamp(2, 4)).unwrap_or(2),
             memory: MEMORY,
+            part: None,
             timeout: Duration::from_secs(60),
             allow_other: false,
             confine: Strictness::Strict,
@@ -182,6 +185,7 @@ impl Options {
                 let memory = size(value).filter(|&size| size >= LEAST_MEMORY);
                 self.memory = memory.ok_or_else(|| wrong(name, value, "a size of 8M or more, as 64M or 1G"))?;
             }
+            ("part", Some(value)) if !value.is_empty() => self.part = Some(value.to_owned()),
             ("timeout", Some(value)) => {
                 let seconds: u32 = value.parse().map_err(|_| wrong(name, value, "a number of seconds"))?;
                 self.timeout = Duration::from_secs(seconds.into());
@@ -285,6 +289,7 @@ mod tests {
         assert_eq!((options.exec, options.threads, options.memory), (true, 2, 32 << 20));
         assert_eq!((options.timeout, options.checksum), (Duration::from_secs(5), Checksum::Warn));
         assert!(!parse("exec,noexec").unwrap().exec);
+        assert_eq!(parse("part=2,part=a label").unwrap().part.as_deref(), Some("a label"));
         let options = parse("sb=32768,verity=verify").unwrap();
         assert_eq!((options.superblock, options.verity), (Some(32768), Verity::Verify));
         let several = Options::parse(&["uid=1,special=hide", "uid=2,nosymfollow,confine=degraded"]).unwrap();
@@ -296,7 +301,8 @@ mod tests {
     fn a_word_that_is_not_known_is_named_and_escaped() {
         assert_eq!(parse("ro,frobnicate=1").unwrap_err(), "unknown option 'frobnicate=1'");
         assert_eq!(parse("a\x1bb").unwrap_err(), "unknown option 'a\\x1bb'");
-        for word in ["part=1", "uid", "exec=1", "remount", "ro=1", "blkdev", "=", "allow_other=1"] {
+        for word in ["part", "part=", "partition=1", "uid", "exec=1", "remount", "ro=1", "blkdev", "=", "allow_other=1"]
+        {
             assert!(parse(word).unwrap_err().starts_with("unknown option"), "{word}");
         }
     }

@@ -3,9 +3,13 @@
 //! What holds here: an answer comes from a process that may lie. Names are checked, every loop has a bound of ours, and
 //! what is printed is escaped by whoever prints.
 
+use crate::device::Source;
 use crate::exit::{Failure, words};
+use crate::options::Options;
+use crate::signal::Signals;
 use crate::worker::Worker;
-use lazaret_policy::message::{Answer, Ask, Attributes, Entry};
+use crate::{layout, refusal};
+use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Purpose, Refusal, Summary};
 use rustix::io::Errno;
 
 /// The root directory's inode.
@@ -13,15 +17,53 @@ pub(crate) const ROOT: u32 = 2;
 /// The most entries that are read of one directory.
 const ENTRIES: usize = 10_000_000;
 
+/// Starts a worker that opens the file system: the partition that is asked for, else the whole source, else its only
+/// partition with an ext file system. The source is limited to what was opened, or refused.
+pub(crate) fn start<'a>(
+    source: &mut Source,
+    options: &'a Options,
+    signals: &'a Signals,
+) -> Result<(Worker<'a>, Result<Summary, Refusal>), Failure> {
+    if options.part.is_some() {
+        layout::select(source, options, signals)?;
+    }
+    let begun = begin(source, options, signals)?;
+    if begun.1 != Err(Refusal::NotExt) || options.part.is_some() {
+        return Ok(begun);
+    }
+    layout::select(source, options, signals)?;
+    begin(source, options, signals)
+}
+
+fn begin<'a>(
+    source: &Source,
+    options: &'a Options,
+    signals: &'a Signals,
+) -> Result<(Worker<'a>, Result<Summary, Refusal>), Failure> {
+    let mut worker = Worker::start(Purpose::Tool, options, signals)?;
+    worker.initialize(None)?;
+    let opened = worker.open(source)?;
+    Ok((worker, opened))
+}
+
 /// An image, through its worker.
 pub(crate) struct Image<'a> {
     worker: Worker<'a>,
+    summary: Summary,
 }
 
 impl<'a> Image<'a> {
-    /// A worker that has opened its file system.
-    pub(crate) fn new(worker: Worker<'a>) -> Self {
-        Self { worker }
+    /// The file system of a source, opened by a worker: see [`start`].
+    pub(crate) fn open(source: &mut Source, options: &'a Options, signals: &'a Signals) -> Result<Self, Failure> {
+        let (worker, opened) = start(source, options, signals)?;
+        let summary = opened.map_err(refusal::failure)?;
+        Ok(Self { worker, summary })
+    }
+
+    /// What it says of itself.
+    #[expect(dead_code, reason = "for info and extract")]
+    pub(crate) fn summary(&self) -> &Summary {
+        &self.summary
     }
 
     /// The worker.

@@ -16,6 +16,7 @@ use crate::spawn;
 use lazaret_policy::channel::{Channel, ChannelError};
 use lazaret_policy::exit;
 use lazaret_policy::message::{Answer, Ask, Layers, Message, Order, Purpose, Refusal, Report, Summary};
+use lazaret_policy::scan::{Scan, Scanned};
 use rustix::process::WaitIdStatus;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -65,27 +66,42 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Hands over the device, and looks at the worker again once it has opened the file system on it.
-    pub(crate) fn open(&mut self, source: &Source) -> Result<Summary, Failure> {
-        let opened = self.try_open(source)?;
-        opened.map_err(|refusal| refusal::failure(refusal).about(source.path()))
-    }
-
-    /// As [`Self::open`], for those to whom a refusal is an answer.
-    pub(crate) fn try_open(&mut self, source: &Source) -> Result<Result<Summary, Refusal>, Failure> {
+    /// Hands over the device, and looks at the worker again once it has opened the file system on it. A refusal is an
+    /// answer, too: the worker has ended then.
+    pub(crate) fn open(&mut self, source: &Source) -> Result<Result<Summary, Refusal>, Failure> {
         self.send(&Order::Device(source.range()), &[source.as_fd()])?;
         let summary = match self.receive(self.patience())? {
             Report::Ready(summary) => summary,
             Report::Refused(refusal) => return Ok(Err(refusal)),
             other => return Err(refused_or_unexpected(&other).about(source.path())),
         };
+        self.look_again()?;
+        Ok(Ok(summary))
+    }
+
+    /// Hands over the whole device to a worker that scans, and looks at it again.
+    pub(crate) fn map(&mut self, source: &Source) -> Result<(), Failure> {
+        self.send(&Order::Device(source.whole()), &[source.as_fd()])?;
+        match self.receive(self.patience())? {
+            Report::Mapped => self.look_again(),
+            other => Err(refused_or_unexpected(&other).about(source.path())),
+        }
+    }
+
+    fn look_again(&mut self) -> Result<(), Failure> {
         let stage = Stage::Ready(self.purpose);
         self.proof = look(&mut self.process, stage, self.proof.layers, &self.quarters, self.options.confine)?;
-        Ok(Ok(summary))
+        Ok(())
     }
 
     /// Asks a worker that answers a tool.
     pub(crate) fn ask(&mut self, question: &Ask) -> Result<Answer, Failure> {
+        self.send(question, &[])?;
+        self.receive(self.patience())
+    }
+
+    /// Asks a worker that scans.
+    pub(crate) fn scan(&mut self, question: &Scan) -> Result<Scanned, Failure> {
         self.send(question, &[])?;
         self.receive(self.patience())
     }

@@ -8,10 +8,10 @@ use crate::exit::{Code, Failure, say, words};
 use crate::options::Options;
 use crate::refusal;
 use crate::signal::Signals;
-use crate::worker::Worker;
+use crate::tool;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lazaret_policy::corruption::{Corruption, Place, Rule};
-use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Purpose, Refusal, Replayed, Severity};
+use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Options as of mount: memory=SIZE, timeout=SECONDS, confine=
+    /// Options as of mount: memory=SIZE, part=, timeout=SECONDS, confine=
     #[arg(short = 'o', long = "options", value_name = "OPTS")]
     options: Vec<OsString>,
     /// An image file or a block device
@@ -77,11 +77,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
     let signals = Signals::block()?;
-    let source = Source::open(&arguments.source)?;
-    let mut worker = Worker::start(Purpose::Tool, options, &signals)?;
-    worker.initialize(None)?;
+    let mut source = Source::open(&arguments.source)?;
+    let (mut worker, opened) = tool::start(&mut source, options, &signals)?;
     let mut outcome = Outcome::default();
-    let summary = match worker.try_open(&source)? {
+    let summary = match opened {
         Ok(summary) => summary,
         Err(refusal) => {
             // What is so damaged that it does not open was found with one look.

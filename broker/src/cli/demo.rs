@@ -11,8 +11,6 @@ use crate::exit::{Code, Failure, say, words};
 use crate::options::Options;
 use crate::signal::Signals;
 use crate::tool::Image;
-use crate::worker::Worker;
-use lazaret_policy::message::Purpose;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -93,8 +91,8 @@ fn show(place: &mut Place, source: &Path, sample: bool, signals: &Signals) -> Re
 
 /// The same without a mount: a confined worker answers over the channel.
 fn show_answered(source: &Path, sample: bool, options: &Options, signals: &Signals) -> Result<(), Failure> {
-    let source = Source::open(source)?;
-    let mut image = open_image(&source, options, signals)?;
+    let mut source = Source::open(source)?;
+    let mut image = Image::open(&mut source, options, signals)?;
     print(format_args!("\nread by a confined worker, without a mount\n"))?;
     let file = list(&mut Tree::Answered(&mut image), sample)?;
     if let Some(file) = file.filter(|_| sample) {
@@ -131,16 +129,9 @@ fn mount(source: &Path, mountpoint: &Path) -> Result<Option<String>, Failure> {
 
 /// The hash of the file as a second confined worker reads it, on another way than the mount.
 fn hash_by_worker(source: &Path, file: &[OsString], options: &Options, signals: &Signals) -> Result<String, Failure> {
-    let source = Source::open(source)?;
-    let mut image = open_image(&source, options, signals)?;
+    let mut source = Source::open(source)?;
+    let mut image = Image::open(&mut source, options, signals)?;
     Tree::Answered(&mut image).hash(file)
-}
-
-fn open_image<'a>(source: &Source, options: &'a Options, signals: &'a Signals) -> Result<Image<'a>, Failure> {
-    let mut worker = Worker::start(Purpose::Tool, options, signals)?;
-    worker.initialize(None)?;
-    worker.open(source)?;
-    Ok(Image::new(worker))
 }
 
 /// Prints the root directory and the first directories in it. Gives the path of a file to read, if there is one.

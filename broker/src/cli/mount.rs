@@ -5,13 +5,15 @@ use crate::device::Source;
 use crate::escape::escaped;
 use crate::exit::{Failure, say, words};
 use crate::filter;
+use crate::layout;
 use crate::mount::{Mount, Mountpoint};
 use crate::options::Options;
+use crate::refusal;
 use crate::signal::Signals;
 use crate::supervise;
 use crate::warning;
 use crate::worker::Worker;
-use lazaret_policy::message::Purpose;
+use lazaret_policy::message::{Purpose, Refusal, Summary};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ Options (-o):
   sb=N                   take the copy of the superblock at N, counted in units of 1 KiB
   confine=strict|degraded
                          on a host with neither Landlock nor an empty root: refuse (default), or go on without
+  part=N|LABEL|UUID      the partition of a whole disk (default: the only one with an ext file system)
   threads=N              threads of the worker, 1 to 16
   memory=SIZE            heap of the worker, as 64M
   timeout=SECONDS        silence after which the mount is ended (default: 60; 0: never)
@@ -69,12 +72,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
     let signals = Signals::block()?;
-    let source = Source::open(&arguments.source)?;
+    let mut source = Source::open(&arguments.source)?;
     let mountpoint = Mountpoint::open(&arguments.mountpoint)?;
-    let (mut mount, fuse) = Mount::make(&source, &mountpoint, options)?;
-    let mut worker = Worker::start(Purpose::Mount, options, &signals)?;
-    worker.initialize(Some(fuse))?;
-    for line in warning::lines(&worker.open(&source)?) {
+    if options.part.is_some() {
+        layout::select(&mut source, options, &signals)?;
+    }
+    let mut begun = begin(&source, &mountpoint, options, &signals)?;
+    if begun.2 == Err(Refusal::NotExt) && options.part.is_none() {
+        drop(begun);
+        layout::select(&mut source, options, &signals)?;
+        begun = begin(&source, &mountpoint, options, &signals)?;
+    }
+    let (mut mount, worker, opened) = begun;
+    let summary = opened.map_err(refusal::failure)?;
+    for line in warning::lines(&summary) {
         say(&format!("{}: warning: {line}", escaped(arguments.source.as_os_str())));
     }
     signals.check()?;
@@ -90,6 +101,20 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
     filter::install()?;
     // The source outlives the worker: it was bound before it.
     supervise::watch(worker, mount, &signals, options.timeout)
+}
+
+/// A mount that is attached nowhere yet, the worker that is to serve it, and whether it will.
+fn begin<'a>(
+    source: &Source,
+    mountpoint: &Mountpoint,
+    options: &'a Options,
+    signals: &'a Signals,
+) -> Result<(Mount, Worker<'a>, Result<Summary, Refusal>), Failure> {
+    let (mount, fuse) = Mount::make(source, mountpoint, options)?;
+    let mut worker = Worker::start(Purpose::Mount, options, signals)?;
+    worker.initialize(Some(fuse))?;
+    let opened = worker.open(source)?;
+    Ok((mount, worker, opened))
 }
 
 impl Arguments {
