@@ -24,6 +24,10 @@ fn words(warning: Warnings, summary: &Summary) -> Option<String> {
         Warnings::ERRORS => "was marked as having errors; run e2fsck on a copy".to_owned(),
         Warnings::NOT_CLEAN => "was not cleanly unmounted".to_owned(),
         Warnings::CHECKSUMS => format!("{} wrong checksums were let pass while it was opened", summary.wrong_checksums),
+        Warnings::ENCODING => {
+            "has names in an encoding that this version does not know (casefold): they are found as they are spelt"
+                .to_owned()
+        }
         _ => return None,
     })
 }

@@ -20,6 +20,8 @@ bitflags! {
         const NOT_CLEAN = 0x10;
         /// Wrong checksums were let pass while it was opened.
         const CHECKSUMS = 0x20;
+        /// Names in directories that fold case are encoded in a way that is not known (casefold).
+        const ENCODING = 0x40;
     }
 }
 

@@ -13,6 +13,7 @@ use std::process::Command;
 
 use image::Image;
 use kernel::Mounted;
+use lazaret_policy::warning::Warnings;
 use lazaret_worker::error::Error;
 use lazaret_worker::ext4::casefold::Encoding;
 use lazaret_worker::ext4::{Filesystem, Inode, InodeFlags, InodeNumber};
@@ -208,6 +209,7 @@ fn in_an_unknown_encoding_names_are_found_by_their_own_bytes() {
         image.break_superblock(ENCODING, &9_u16.to_le_bytes());
         let fs = image.open();
         assert_eq!(fs.superblock().encoding, Some(Encoding::Unknown));
+        assert!(fs.warnings().contains(Warnings::ENCODING));
         let directory = directory(&fs, &image);
         for name in ALIKE.iter().map(|(name, _)| name.as_bytes()).chain(opaque(sorted).iter().copied()) {
             assert!(finds(&fs, &directory, name, name), "{name:?}");

@@ -8,6 +8,7 @@ use lazaret_policy::warning::Warnings;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Filesystem;
+use super::casefold::Encoding;
 use super::checksum::{Kind, crc32c};
 use super::format;
 
@@ -23,6 +24,7 @@ impl Filesystem {
         warnings.set(Warnings::ERRORS, superblock.state & format::STATE_ERROR != 0);
         warnings.set(Warnings::NOT_CLEAN, superblock.state & format::STATE_VALID == 0);
         warnings.set(Warnings::CHECKSUMS, self.verifier().failures() > 0);
+        warnings.set(Warnings::ENCODING, superblock.encoding == Some(Encoding::Unknown));
         warnings
     }
 
