@@ -61,7 +61,8 @@ impl Bench {
         fs::File::create(&image).unwrap().set_len(recipe.mebibytes << 20).unwrap();
         let format: Vec<&str> = recipe.format.split_whitespace().collect();
         run(Command::new("mke2fs").args(["-q", "-F"]).args(format).arg(&image));
-        let mount = Mount::new(&image, &self.path("mount"), recipe.options);
+        // On a busy machine no commit of the kernel's own may come between the changes, or into the copy.
+        let mount = Mount::new(&image, &self.path("mount"), &format!("{},commit=300", recipe.options));
         work(mount.path());
         let crashed = self.path("crashed");
         run(Command::new("cp").arg("--sparse=always").arg(&image).arg(&crashed));
