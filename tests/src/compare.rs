@@ -1,6 +1,7 @@
 //! Two mounts of one image, compared in everything that a program can ask of them. What differs is named by its path
 //! with both values. An error is a value like any other: both sides must give the same one.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt::{self, Debug};
 use std::fs::File;
@@ -70,8 +71,12 @@ impl Comparison {
         if self.count == 0 {
             return Ok(());
         }
-        let shown: Vec<String> = self.differences.iter().take(40).map(|difference| format!("  {difference}")).collect();
-        Err(format!("{} differences in {} objects:\n{}", self.count, self.objects, shown.join("\n")).into())
+        let mut kinds: BTreeMap<&str, Vec<&Difference>> = BTreeMap::new();
+        for difference in &self.differences {
+            kinds.entry(&difference.what).or_default().push(difference);
+        }
+        let shown: Vec<String> = kinds.values().flat_map(|kind| kind.iter().take(6)).map(ToString::to_string).collect();
+        Err(format!("{} differences in {} objects, such as\n{}", self.count, self.objects, shown.join("\n")).into())
     }
 
     fn differ(&mut self, path: &[u8], what: impl Into<String>, first: impl Debug, second: impl Debug) {

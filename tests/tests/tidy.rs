@@ -145,7 +145,7 @@ fn forbids_unsafe(file: &Source) -> Option<String> {
 }
 
 fn names_no_errno(file: &Source) -> Option<String> {
-    if package(&file.path) != "worker" || ERRNO_HOMES.contains(&&*file.path) {
+    if !file.path.starts_with("worker/src/") || ERRNO_HOMES.contains(&&*file.path) {
         return None;
     }
     let before_tests = Source::new(&file.path, file.code_before_tests());
