@@ -84,29 +84,21 @@ impl Bench {
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    /// Mounts it.
+    /// Mounts it. Several tests may want the same free loop device: then it is tried again.
     pub(crate) fn new(image: &Path, at: &Path, options: &str) -> Self {
-        Self::try_new(image, at, options).unwrap_or_else(|| panic!("the kernel does not mount {}", image.display()))
-    }
-
-    fn try_new(image: &Path, at: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
-        // Several tests may want the same free loop device.
-        for _ in 0..20 {
-            let options = format!("loop,{options}");
+        let options = format!("loop,{options}");
+        let mut words = String::new();
+        for _ in 0..50 {
             let output =
                 Command::new("mount").args(["-t", "ext4", "-o", &options]).arg(image).arg(at).output().unwrap();
             if output.status.success() {
-                return Some(Self(at.to_owned()));
+                return Self(at.to_owned());
             }
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            if !words.contains("loop") || words.contains("Structure needs cleaning") || words.contains("wrong fs type")
-            {
-                return None;
-            }
+            words = String::from_utf8_lossy(&output.stderr).into_owned();
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        None
+        panic!("the kernel does not mount {}: {words}", image.display());
     }
 
     /// Where it is.
