@@ -3,12 +3,23 @@
 //! What holds here: warnings are numbers, so a lying worker chooses among sentences of ours and writes none.
 
 use lazaret_policy::feature::RoCompat;
-use lazaret_policy::message::Summary;
+use lazaret_policy::message::{Replayed, Summary};
 use lazaret_policy::warning::Warnings;
 
 /// A line for each.
 pub(crate) fn lines(summary: &Summary) -> Vec<String> {
     summary.warnings.iter().filter_map(|warning| words(warning, summary)).collect()
+}
+
+/// What is read from the journal; none where that was clean.
+pub(crate) fn replayed(journal: &Replayed) -> Option<String> {
+    let Replayed { transactions, blocks, fast_commits, .. } = journal;
+    (*transactions > 0 || *fast_commits > 0).then(|| {
+        format!(
+            "the journal was not replayed: {transactions} transactions ({blocks} blocks) and {fast_commits} fast commits \
+             are read from it; nothing is written"
+        )
+    })
 }
 
 fn words(warning: Warnings, summary: &Summary) -> Option<String> {
@@ -35,6 +46,14 @@ fn words(warning: Warnings, summary: &Summary) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clean_journal_is_not_worth_a_word() {
+        assert_eq!(replayed(&Replayed::default()), None);
+        let journal = Replayed { transactions: 3, blocks: 17, fast_commits: 2, ..Replayed::default() };
+        let line = replayed(&journal).unwrap();
+        assert!(line.contains("3 transactions (17 blocks) and 2 fast commits"), "{line}");
+    }
 
     #[test]
     fn every_warning_has_words_and_names_what_is_strange() {

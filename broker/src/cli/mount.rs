@@ -88,6 +88,9 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
     for line in warning::lines(&summary) {
         say(&format!("{}: warning: {line}", escaped(arguments.source.as_os_str())));
     }
+    if let Some(line) = warning::replayed(&summary.journal) {
+        say(&format!("{}: {line}", escaped(arguments.source.as_os_str())));
+    }
     signals.check()?;
     mount.attach(&mountpoint)?;
     drop(mountpoint);
