@@ -8,15 +8,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use lazaret_policy::message::{Checksum, Refusal};
 use lazaret_worker::device::Device;
 use lazaret_worker::ext4::checksum::{crc16, crc32c};
 use lazaret_worker::ext4::{Filesystem, Inode, InodeNumber, Settings};
 
-/// An image in a directory of its own, and its bytes in memory to be broken.
+/// An image in a directory of its own, and its bytes in memory to be broken. A clone has bytes of its own.
+#[derive(Clone)]
 pub struct Image {
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
     pub bytes: Vec<u8>,
 }
 
@@ -33,7 +35,7 @@ impl Image {
         mke2fs.args(options.split_whitespace()).arg(directory.path().join("image")).arg(size);
         run(&mut mke2fs);
         let bytes = fs::read(directory.path().join("image")).unwrap();
-        Self { directory, bytes }
+        Self { directory: Arc::new(directory), bytes }
     }
 
     /// The directory that the image was filled from.
@@ -183,6 +185,32 @@ impl Image {
         self.write(at + 0x10, &[0; 4]);
         let sum = crc32c(crc32c(self.seed(), &block.to_le_bytes()), &self.bytes[at..at + size]);
         self.write(at + 0x10, &sum.to_le_bytes());
+    }
+
+    /// Changes a field of a directory's block, which lies in this block of the device, and its checksum with it: that at
+    /// its end, or that of a hash tree's root or node.
+    pub fn break_directory(&mut self, number: InodeNumber, block: u64, field: usize, bytes: &[u8]) {
+        let size = self.block_size();
+        let at = block as usize * size;
+        let indexed = self.u32(self.inode(number) + 0x20) & 0x1000 != 0;
+        let begin = match self.u16(at + 4) {
+            12 if indexed && self.u16(at + 16) as usize == size - 12 => 32,
+            length if indexed && usize::from(length) == size && self.u32(at) == 0 => 8,
+            _ => 0,
+        };
+        self.write(at + field, bytes);
+        let seed = self.inode_seed(number);
+        if begin == 0 {
+            let sum = crc32c(seed, &self.bytes[at..at + size - 12]);
+            return self.write(at + size - 4, &sum.to_le_bytes());
+        }
+        let (limit, count) = (usize::from(self.u16(at + begin)), usize::from(self.u16(at + begin + 2)));
+        let tail = at + begin + limit * 8;
+        if count <= limit && tail + 8 <= at + size {
+            let sum = crc32c(seed, &self.bytes[at..at + begin + count * 8]);
+            let sum = crc32c(crc32c(sum, &self.bytes[tail..tail + 4]), &[0; 4]);
+            self.write(tail + 4, &sum.to_le_bytes());
+        }
     }
 
     /// Changes a field of an extent node in this block of the device, and its checksum with it.
