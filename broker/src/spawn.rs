@@ -157,11 +157,12 @@ fn become_worker(plan: &Plan, channel: BorrowedFd<'_>, exe: BorrowedFd<'_>, brok
 fn close_bounding_set() -> Result<(), Errno> {
     for capability in 0..64_u64 {
         // SAFETY: numbers only; past the last capability the kernel says EINVAL.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        match (dropped, Errno::from_raw_os_error(last_errno())) {
-            (0, _) => {}
-            (_, Errno::INVAL) => break,
-            (_, errno) => return Err(errno),
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == 0 {
+            continue;
+        }
+        match Errno::from_raw_os_error(last_errno()) {
+            Errno::INVAL => break,
+            errno => return Err(errno),
         }
     }
     // uid 0 means nothing, a change of uid changes no capability, nothing is kept or raised; and all of it for good.
