@@ -61,6 +61,13 @@ impl Source {
         }
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.path = name.into();
+        self
+    }
+
     /// The range that is the file system: all of it, until it is limited.
     pub(crate) fn range(&self) -> Range {
         self.range

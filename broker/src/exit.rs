@@ -30,12 +30,13 @@ pub(crate) struct Failure {
     subject: Option<String>,
     reason: Option<String>,
     list: Vec<String>,
+    local: bool,
 }
 
 impl Failure {
     /// A failure with its reason. The reason holds nothing from outside that was not escaped.
     pub(crate) fn new(code: Code, reason: impl Into<String>) -> Self {
-        Self { code: code as u8, subject: None, reason: Some(reason.into()), list: vec![] }
+        Self { code: code as u8, subject: None, reason: Some(reason.into()), list: vec![], local: false }
     }
 
     /// The command line is wrong.
@@ -55,7 +56,7 @@ impl Failure {
 
     /// Another process of ours ended with this code and said why itself.
     pub(crate) fn said(code: u8) -> Self {
-        Self { code, subject: None, reason: None, list: vec![] }
+        Self { code, subject: None, reason: None, list: vec![], local: false }
     }
 
     /// The same for a command that has codes of its own.
@@ -69,6 +70,34 @@ impl Failure {
     #[must_use]
     pub(crate) fn about(mut self, subject: impl AsRef<OsStr>) -> Self {
         self.subject.get_or_insert_with(|| escaped(subject.as_ref()).to_string());
+        self
+    }
+
+    /// It concerns one object of an image, and others can be read all the same.
+    #[must_use]
+    pub(crate) fn local(mut self) -> Self {
+        self.local = true;
+        self
+    }
+
+    /// Whether it concerns one object of an image.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// Names a path of an image in front of the reason, where it is that path's.
+    #[must_use]
+    pub(crate) fn at(mut self, path: &OsStr) -> Self {
+        if self.local {
+            self.reason = self.reason.map(|reason| format!("{}: {reason}", escaped(path)));
+        }
+        self
+    }
+
+    /// Names another thing than the nearest.
+    #[must_use]
+    pub(crate) fn renamed(mut self, subject: &str) -> Self {
+        self.subject = Some(escaped(subject).to_string());
         self
     }
 

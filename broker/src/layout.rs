@@ -12,7 +12,7 @@ use crate::signal::Signals;
 use crate::text;
 use crate::worker::Worker;
 use lazaret_policy::feature::Incompat;
-use lazaret_policy::message::{Purpose, Range};
+use lazaret_policy::message::{Purpose, Range, Refusal};
 use lazaret_policy::scan::{
     MOST_FINDINGS, MOST_NAME, MOST_PARTITIONS, Partition, Scan, Scanned, Table, TableKind, Volume,
 };
@@ -26,7 +26,6 @@ pub(crate) struct Layout {
     /// The partition table.
     pub table: Table,
     /// The file system that begins where the source does.
-    #[expect(dead_code, reason = "for info")]
     pub whole: Option<Volume>,
     /// What each partition of the table holds, in its order.
     pub volumes: Vec<Option<Volume>>,
@@ -37,6 +36,24 @@ pub(crate) fn select(source: &mut Source, options: &Options, signals: &Signals) 
     let layout = look(source, options, signals)?;
     let partition = layout.choose(options.part.as_deref())?;
     source.limit(Range { offset: partition.offset, length: partition.length })
+}
+
+/// After a worker has refused the whole source: limits it to the partition that is meant. False if the refusal stands.
+pub(crate) fn instead(
+    source: &mut Source,
+    refusal: Refusal,
+    options: &Options,
+    signals: &Signals,
+) -> Result<bool, Failure> {
+    // Copies of a superblock may be those of a file system in a partition.
+    let lost = matches!(refusal, Refusal::SuperblockLost { broken: None, .. });
+    if options.part.is_some() || !(lost || refusal == Refusal::NotExt) {
+        return Ok(false);
+    }
+    match select(source, options, signals) {
+        Err(_) if lost => Ok(false),
+        selected => selected.map(|()| true),
+    }
 }
 
 /// Scans the whole source in a worker of its own.
@@ -124,6 +141,29 @@ impl Layout {
         }
     }
 
+    /// How many partitions have a file system.
+    pub(crate) fn file_systems(&self) -> usize {
+        self.indices().filter(|&at| self.is_file_system(at)).count()
+    }
+
+    /// What a partition of this table holds.
+    pub(crate) fn volume(&self, partition: &Partition) -> Option<&Volume> {
+        let at = self.table.partitions.iter().position(|one| one.number == partition.number)?;
+        self.volumes.get(at)?.as_ref()
+    }
+
+    /// The identifier of the disk, as Linux writes it.
+    pub(crate) fn id(&self) -> Option<String> {
+        match self.table.kind {
+            TableKind::None => None,
+            TableKind::Mbr => {
+                let [a, b, c, d, ..] = self.table.disk;
+                Some(format!("{:08x}", u32::from_le_bytes([a, b, c, d])))
+            }
+            TableKind::Gpt | TableKind::Hybrid => Some(text::guid(&self.table.disk)),
+        }
+    }
+
     fn indices(&self) -> std::ops::Range<usize> {
         0..self.table.partitions.len()
     }
@@ -146,10 +186,7 @@ impl Layout {
     pub(crate) fn table_id(&self, partition: &Partition) -> Option<String> {
         match self.table.kind {
             TableKind::None => None,
-            TableKind::Mbr => {
-                let [a, b, c, d, ..] = self.table.disk;
-                Some(format!("{:08x}-{:02x}", u32::from_le_bytes([a, b, c, d]), partition.number))
-            }
+            TableKind::Mbr => self.id().map(|id| format!("{id}-{:02x}", partition.number)),
             TableKind::Gpt | TableKind::Hybrid => Some(text::guid(&partition.guid)),
         }
     }

@@ -248,7 +248,8 @@ fn umask(value: &str) -> Result<u16, Failure> {
     mask.ok_or_else(|| wrong("umask", value, "an octal number up to 777"))
 }
 
-fn size(value: &str) -> Option<u64> {
+/// A size in bytes, or with K, M or G.
+pub(crate) fn size(value: &str) -> Option<u64> {
     let (digits, shift) = match value.as_bytes().last()?.to_ascii_uppercase() {
         b'K' => (&value[..value.len() - 1], 10),
         b'M' => (&value[..value.len() - 1], 20),

@@ -91,7 +91,6 @@ pub(crate) fn partition_kind(kind: PartitionKind) -> String {
 }
 
 /// The kind of a partition table.
-#[expect(dead_code, reason = "for info")]
 pub(crate) fn table_kind(kind: TableKind) -> &'static str {
     match kind {
         TableKind::None => "none",

@@ -28,14 +28,14 @@ pub(crate) fn start<'a>(
         layout::select(source, options, signals)?;
     }
     let begun = begin(source, options, signals)?;
-    if begun.1 != Err(Refusal::NotExt) || options.part.is_some() {
-        return Ok(begun);
+    match begun.1 {
+        Err(refusal) if layout::instead(source, refusal, options, signals)? => begin(source, options, signals),
+        _ => Ok(begun),
     }
-    layout::select(source, options, signals)?;
-    begin(source, options, signals)
 }
 
-fn begin<'a>(
+/// Starts a worker that opens the file system in the source's range.
+pub(crate) fn begin<'a>(
     source: &Source,
     options: &'a Options,
     signals: &'a Signals,
@@ -61,7 +61,6 @@ impl<'a> Image<'a> {
     }
 
     /// What it says of itself.
-    #[expect(dead_code, reason = "for info and extract")]
     pub(crate) fn summary(&self) -> &Summary {
         &self.summary
     }
@@ -81,6 +80,11 @@ impl<'a> Image<'a> {
 
     /// Every entry of a directory but `.` and `..`, in its own order; with what each is, where that can be read.
     pub(crate) fn list(&mut self, inode: u32) -> Result<Vec<Entry>, Failure> {
+        self.entries(inode, false)
+    }
+
+    /// The same, with `.` and `..` if `dots`.
+    pub(crate) fn entries(&mut self, inode: u32, dots: bool) -> Result<Vec<Entry>, Failure> {
         let mut all = vec![];
         let mut cookie = 0;
         loop {
@@ -94,7 +98,7 @@ impl<'a> Image<'a> {
                 if !is_name(&entry.name) || all.len() >= ENTRIES {
                     return Err(Failure::mount("the worker listed what cannot be a directory"));
                 }
-                if entry.name != b"." && entry.name != b".." {
+                if dots || entry.name != b"." && entry.name != b".." {
                     all.push(entry);
                 }
             }
@@ -104,10 +108,10 @@ impl<'a> Image<'a> {
     /// The inode of a name in a directory.
     pub(crate) fn find(&mut self, directory: u32, name: &[u8]) -> Result<u32, Failure> {
         if !is_name(name) {
-            return Err(Failure::mount(words(if name.len() > 255 { Errno::NAMETOOLONG } else { Errno::NOENT })));
+            return Err(Failure::mount(words(if name.len() > 255 { Errno::NAMETOOLONG } else { Errno::NOENT })).local());
         }
         match self.worker.ask(&Ask::Find { directory, name: name.to_vec() })? {
-            Answer::Found(found) => found.ok_or_else(|| Failure::mount(words(Errno::NOENT))),
+            Answer::Found(found) => found.ok_or_else(|| Failure::mount(words(Errno::NOENT)).local()),
             other => Err(failed(&other)),
         }
     }
@@ -121,7 +125,11 @@ impl<'a> Image<'a> {
     }
 
     /// Gives the bytes of a file in pieces, and never more than its attributes say.
-    pub(crate) fn read(&mut self, inode: u32, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
+    pub(crate) fn read(
+        &mut self,
+        inode: u32,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let size = self.attributes(inode)?.size;
         let mut offset = 0;
         while offset < size {
@@ -134,7 +142,7 @@ impl<'a> Image<'a> {
             if bytes.is_empty() {
                 return Err(Failure::mount("the worker gave less of a file than it has"));
             }
-            take(bytes);
+            take(bytes)?;
             offset += bytes.len() as u64;
         }
         Ok(())
@@ -143,7 +151,7 @@ impl<'a> Image<'a> {
 
 fn failed(answer: &Answer) -> Failure {
     match answer {
-        Answer::Failed(errno) => Failure::mount(words(Errno::from_raw_os_error((*errno).clamp(1, 4095)))),
+        Answer::Failed(errno) => Failure::mount(words(Errno::from_raw_os_error((*errno).clamp(1, 4095)))).local(),
         _ => Failure::system("the worker answered another question"),
     }
 }

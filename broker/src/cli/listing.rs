@@ -2,6 +2,7 @@
 //!
 //! What holds here: names are bytes of an image; they are shown escaped.
 
+use super::row::mode_words;
 use crate::escape::escaped;
 use crate::exit::{Failure, words};
 use crate::tool::{self, Image};
@@ -61,7 +62,10 @@ impl Tree<'_, '_> {
             }
             Self::Answered(image) => {
                 let inode = find(image, path)?;
-                image.read(inode, |bytes| hasher.update(bytes))?;
+                image.read(inode, |bytes| {
+                    hasher.update(bytes);
+                    Ok(())
+                })?;
             }
         }
         Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
@@ -118,33 +122,9 @@ fn find(image: &mut Image<'_>, path: &[OsString]) -> Result<u32, Failure> {
     path.iter().try_fold(tool::ROOT, |directory, name| image.find(directory, name.as_bytes()))
 }
 
-/// `drwxr-xr-x`.
-fn mode_words(mode: u32) -> String {
-    let kind = match mode & libc::S_IFMT {
-        libc::S_IFDIR => 'd',
-        libc::S_IFLNK => 'l',
-        libc::S_IFREG => '-',
-        libc::S_IFBLK => 'b',
-        libc::S_IFCHR => 'c',
-        libc::S_IFIFO => 'p',
-        libc::S_IFSOCK => 's',
-        _ => '?',
-    };
-    let letters = "rwxrwxrwx".chars().enumerate();
-    let bits = letters.map(|(place, letter)| if mode & (0o400 >> place) != 0 { letter } else { '-' });
-    std::iter::once(kind).chain(bits).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mode_reads_as_in_ls() {
-        assert_eq!(mode_words(0o40755), "drwxr-xr-x");
-        assert_eq!(mode_words(0o100640), "-rw-r-----");
-        assert_eq!(mode_words(0), "?---------");
-    }
 
     #[test]
     fn a_line_shows_no_byte_of_the_image_as_it_is() {

@@ -1,9 +1,16 @@
 //! The command line: which words there are. Each command is a file beside this one.
 
+mod cat;
 mod check;
 mod demo;
+mod describe;
+mod info;
 mod listing;
+mod ls;
 mod mount;
+mod origin;
+mod output;
+mod row;
 mod umount;
 
 use crate::escape::escaped;
@@ -26,6 +33,12 @@ enum Command {
     Mount(mount::Arguments),
     /// Unmount what lazaret has mounted
     Umount(umount::Arguments),
+    /// Tell what lies on an image, and whether it can be read
+    Info(info::Arguments),
+    /// List a directory of an image
+    Ls(ls::Arguments),
+    /// Print files of an image
+    Cat(cat::Arguments),
     /// Tell whether a file system is sound, and what is damaged
     Check(check::Arguments),
     /// Mount a sample image, list it, show the worker's confinement, unmount
@@ -46,6 +59,9 @@ pub(crate) fn run() -> Result<(), Failure> {
     match line.command {
         Command::Mount(arguments) => mount::run(&arguments),
         Command::Umount(arguments) => umount::run(&arguments),
+        Command::Info(arguments) => info::run(&arguments),
+        Command::Ls(arguments) => ls::run(&arguments),
+        Command::Cat(arguments) => cat::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }

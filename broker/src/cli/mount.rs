@@ -78,9 +78,10 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
         layout::select(&mut source, options, &signals)?;
     }
     let mut begun = begin(&source, &mountpoint, options, &signals)?;
-    if begun.2 == Err(Refusal::NotExt) && options.part.is_none() {
+    if let Err(refusal) = begun.2
+        && layout::instead(&mut source, refusal, options, &signals)?
+    {
         drop(begun);
-        layout::select(&mut source, options, &signals)?;
         begun = begin(&source, &mountpoint, options, &signals)?;
     }
     let (mut mount, worker, opened) = begun;
