@@ -80,7 +80,12 @@ pub const SERVING: &[Row] = &[
     row!(SYS_exit_group, ALWAYS, Allow, "end"),
     row!(SYS_futex, &[OneOf(1, FUTEX_CALLS)], Allow, "wait for another thread"),
     row!(SYS_read, &[Is(0, FUSE)], Allow, "take a request from /dev/fuse"),
-    row!(SYS_rt_sigprocmask, ALWAYS, Allow, "libc blocks signals while it starts a thread, and who started the last may still be at it"),
+    row!(
+        SYS_rt_sigprocmask,
+        ALWAYS,
+        Allow,
+        "libc blocks signals while it starts a thread, and who started the last may still be at it"
+    ),
     row!(SYS_rt_sigreturn, ALWAYS, Allow, "go on after a SIGBUS: a page of the mapping was gone"),
     row!(SYS_sendto, &[Is(0, CHANNEL), Is(3, NO_SIGNAL), Is(4, 0)], Allow, "report to the broker, without fds"),
     row!(SYS_writev, &[Is(0, FUSE)], Allow, "answer the kernel on /dev/fuse"),
