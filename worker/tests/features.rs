@@ -174,6 +174,7 @@ fn without_its_superblock_the_copies_are_told_and_each_can_be_taken() {
             let root = fs.inode(InodeNumber::ROOT).unwrap();
             let number = fs.lookup(&root, b"short").unwrap().unwrap();
             assert_eq!(content(&fs, &fs.inode(number).unwrap()), b"short", "{options} {copy}");
+            assert_eq!(fs.warnings(), Warnings::empty(), "{options} {copy}");
         }
     }
 }

@@ -22,7 +22,9 @@ impl Filesystem {
         }
         warnings.set(Warnings::FEATURES, !RoCompat::UNDERSTOOD.contains(superblock.ro_compat));
         warnings.set(Warnings::ERRORS, superblock.state & format::STATE_ERROR != 0);
-        warnings.set(Warnings::NOT_CLEAN, superblock.state & format::STATE_VALID == 0);
+        // Whoever writes the copies leaves this out of them.
+        let primary = self.settings.superblock.is_none();
+        warnings.set(Warnings::NOT_CLEAN, primary && superblock.state & format::STATE_VALID == 0);
         warnings.set(Warnings::CHECKSUMS, self.verifier().failures() > 0);
         warnings.set(Warnings::ENCODING, superblock.encoding == Some(Encoding::Unknown));
         warnings
