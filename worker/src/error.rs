@@ -52,6 +52,12 @@ pub enum Error {
     /// Not done on this mount, for no file.
     #[error("not served")]
     NotServed,
+    /// Nothing of the kind wanted comes after this offset.
+    #[error("nothing more after this offset")]
+    NoMore,
+    /// A change was asked for.
+    #[error("read-only")]
+    ReadOnly,
     /// The request makes no sense for this object.
     #[error("invalid argument")]
     Invalid,
@@ -97,6 +103,8 @@ impl From<&Error> for Errno {
             Error::NoAttribute => Errno::NODATA,
             Error::NoRoom => Errno::RANGE,
             Error::NotServed => Errno::NOSYS,
+            Error::NoMore => Errno::NXIO,
+            Error::ReadOnly => Errno::ROFS,
             Error::Invalid => Errno::INVAL,
         }
     }

@@ -90,7 +90,7 @@ fn by_kernel(root: &Path, path: &Path, all: &mut BTreeMap<Vec<u8>, Shown>) {
         let locked = stat.is_file()
             && match File::open(&path) {
                 Ok(_) => false,
-                Err(error) => error.raw_os_error() == Some(rustix::io::Errno::NOKEY.raw_os_error()),
+                Err(error) => error.raw_os_error() == Some(rustix::io::Errno::from(&Error::NoKey).raw_os_error()),
             };
         let shown = Shown {
             inode: stat.ino(),

@@ -36,7 +36,8 @@ impl Device {
     /// does, reading fails. The error is the host's and not the image's. The first call installs a handler of SIGBUS,
     /// so it comes before the last filter.
     pub fn map(fd: OwnedFd, range: Range, _: &Confined) -> Result<Self, Errno> {
-        let length = usize::try_from(range.length).map_err(|_| Errno::OVERFLOW)?;
+        // What is longer than the address space is longer than any mapping, and refused as that.
+        let length = usize::try_from(range.length).unwrap_or(usize::MAX);
         let mapping = mapping::Mapping::new(fd, range.offset, length)?;
         Ok(Self { source: Source::Mapped(mapping), overlay: Overlay::default() })
     }

@@ -332,6 +332,13 @@ fn checksum_matches(bytes: &[u8], raw: &format::Inode, tail: Tail, seed: u32) ->
 }
 
 impl Inode {
+    /// Space as `stat` shows it, in units of 512 bytes. A file whose data lies in the inode takes none, but is shown
+    /// with what its length would take, so that nobody believes it to be a hole: as the kernel does.
+    pub fn shown_blocks(&self) -> u64 {
+        let inline = self.kind == FileKind::Regular && self.flags.contains(InodeFlags::INLINE_DATA);
+        if inline { self.blocks.saturating_add(self.size.div_ceil(512)) } else { self.blocks }
+    }
+
     /// The whole mode: type and permissions.
     pub fn mode(&self) -> u16 {
         self.kind.bits() | self.permissions

@@ -124,12 +124,12 @@ impl Superblock {
             return Err(Refusal::Checksum(broken(Rule::SuperblockChecksum)));
         }
         feature::check(Incompat::from_bits_retain(raw.s_feature_incompat.get()))?;
-        let checked = Self::check(&raw, place, matches).map_err(Refusal::Corrupt)?;
-        let needed = checked.block_size.bytes_of(checked.blocks).unwrap_or(u64::MAX);
+        // An image that was cut short is told as that, whatever else may be wrong with it.
+        let needed = length(&raw).unwrap_or(u64::MAX);
         if device.len() < needed {
             return Err(Refusal::TooShort { length: device.len(), needed });
         }
-        Ok(checked)
+        Self::check(&raw, place, matches).map_err(Refusal::Corrupt)
     }
 
     /// Checks everything that the superblock can say by itself.
@@ -286,6 +286,13 @@ fn cluster_ratio(raw: &format::Superblock, ro_compat: RoCompat) -> Result<u32, C
     let log = raw.s_log_cluster_size.get();
     let more = log.checked_sub(raw.s_log_block_size.get()).filter(|_| log <= format::LARGEST_LOG_CLUSTER_SIZE);
     more.and_then(|more| 1u32.checked_shl(more)).ok_or(broken(Rule::ClusterSize))
+}
+
+/// The bytes of the whole file system: none with a block size that is impossible, which is another rule's to tell.
+fn length(raw: &format::Superblock) -> Option<u64> {
+    let Some(size) = BlockSize::from_log(raw.s_log_block_size.get()) else { return Some(0) };
+    let wide = Incompat::from_bits_retain(raw.s_feature_incompat.get()).contains(Incompat::SIXTY_FOUR_BIT);
+    size.bytes_of(wide_number(wide, raw.s_blocks_count_lo.get(), raw.s_blocks_count_hi.get()))
 }
 
 /// Whether it matches its checksum, or has none.

@@ -23,7 +23,7 @@ impl Owner {
         FileAttr {
             ino: INodeNo(u64::from(inode.number.value())),
             size: inode.size,
-            blocks: inode.blocks,
+            blocks: inode.shown_blocks(),
             atime: system_time(inode.atime),
             mtime: system_time(inode.mtime),
             ctime: system_time(inode.ctime),

@@ -133,16 +133,16 @@ impl Frontend {
     }
 
     /// Where the next data or hole begins, at or after `offset`: lseek(2)'s SEEK_DATA and SEEK_HOLE.
-    fn seek(&self, node: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {
-        let inode = self.inode(node).map_err(|error| errno(&error))?;
-        let offset = u64::try_from(offset).ok().filter(|&start| start < inode.size).ok_or(Errno::ENXIO)?;
+    fn seek(&self, node: INodeNo, offset: i64, whence: i32) -> Result<i64> {
+        let inode = self.inode(node)?;
+        let offset = u64::try_from(offset).ok().filter(|&start| start < inode.size).ok_or(Error::NoMore)?;
         let wanted = match whence {
             libc::SEEK_DATA => Wanted::Data,
             libc::SEEK_HOLE => Wanted::Hole,
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(Error::Invalid),
         };
-        let found = self.filesystem().seek(&inode, offset, wanted).map_err(|error| errno(&error))?;
-        i64::try_from(found.ok_or(Errno::ENXIO)?).map_err(|_| Errno::EOVERFLOW)
+        let found = self.filesystem().seek(&inode, offset, wanted)?.ok_or(Error::NoMore)?;
+        i64::try_from(found).map_err(|_| Error::NoMore)
     }
 }
 
@@ -217,7 +217,7 @@ macro_rules! refuse_to_write {
     ($($method:ident($($argument:ty),*) -> $reply:ty;)*) => {
         $(#[allow(unused_variables, clippy::too_many_arguments)]
         fn $method(&self, _: &Request, $(_: $argument,)* reply: $reply) {
-            reply.error(Errno::EROFS);
+            reply.error(errno(&Error::ReadOnly));
         })*
     };
 }
@@ -253,7 +253,7 @@ impl fuser::Filesystem for Frontend {
 
     fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
-            return reply.error(Errno::EROFS);
+            return reply.error(errno(&Error::ReadOnly));
         }
         match self.inode(node).and_then(|inode| self.filesystem().check_key(&inode)) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
@@ -295,7 +295,7 @@ impl fuser::Filesystem for Frontend {
     fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         match self.seek(node, offset, whence) {
             Ok(found) => reply.offset(found),
-            Err(errno) => reply.error(errno),
+            Err(error) => reply.error(errno(&error)),
         }
     }
 

@@ -90,7 +90,7 @@ fn attributes(filesystem: &Filesystem, inode: &Inode) -> Attributes {
         uid: inode.uid,
         gid: inode.gid,
         size: filesystem.shown_size(inode),
-        blocks: inode.blocks,
+        blocks: inode.shown_blocks(),
         rdev: inode.rdev,
         atime: time(inode.atime),
         mtime: time(inode.mtime),
