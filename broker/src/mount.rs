@@ -205,6 +205,5 @@ fn look(fd: BorrowedFd<'_>) -> Result<Statx, Failure> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     // Asked for nothing, FUSE refuses nobody, and the mount's number is told all the same: root may not enter a mount
     // that is another user's.
-    statx(fd, c"", flags, StatxFlags::empty())
-        .map_err(|errno| Failure::system(format!("statx: {}", words(errno))))
+    statx(fd, c"", flags, StatxFlags::empty()).map_err(|errno| Failure::system(format!("statx: {}", words(errno))))
 }
