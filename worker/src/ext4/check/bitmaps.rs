@@ -48,10 +48,12 @@ impl Check<'_> {
             self.findings.hold(used == u64::from(own), Rule::BlockBitmap, place);
             return Ok(());
         }
-        let bitmap = self.bitmap(located.block_bitmap)?;
+        let mut bitmap = self.bitmap(located.block_bitmap)?;
         let mut at = range.start;
-        for &stored in &bitmap {
+        for stored in &mut bitmap {
             let Some(left) = range.end.checked_sub(at).filter(|&left| left > 0) else { break };
+            *stored |= self.implied.eight(at) & ones(left.min(8));
+            let stored = *stored;
             let wrong = (stored ^ self.clusters.eight(at)) & ones(left.min(8));
             if wrong != 0 {
                 let first = self.clusters.block(at.saturating_add(wrong.trailing_zeros().into()));

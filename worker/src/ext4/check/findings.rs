@@ -39,6 +39,11 @@ impl Findings {
     /// What is not damage: a device that cannot be read, memory that is used up.
     pub(super) fn keep(&mut self, error: Error) -> Result<()> {
         match error {
+            // What a name may be concerns those who read it: e2fsck takes any, and so did kernels.
+            Error::Corrupt(found) if found.rule == Rule::XattrName => {
+                self.notice(found.rule, found.place);
+                Ok(())
+            }
             Error::Corrupt(found) | Error::Checksum(found) => {
                 self.damage(found.rule, found.place);
                 Ok(())

@@ -1,7 +1,7 @@
 //! The first stage: the descriptors of the groups, and the blocks that are the file system's own.
 
 use lazaret_policy::corruption::{Place, Rule};
-use lazaret_policy::feature::{Compat, Incompat};
+use lazaret_policy::feature::{Compat, Incompat, RoCompat};
 
 use super::Check;
 use super::findings::Findings;
@@ -38,6 +38,11 @@ impl Check<'_> {
                     let structures = structures(superblock, &located);
                     hold_group(&mut self.findings, superblock, group, &raw, &located, &structures);
                     ranges.extend(structures);
+                    if has_flag(self.fs, &raw, BLOCKS_UNINIT) {
+                        for (start, end) in structures {
+                            self.implied.mark_blocks(BlockNumber(start), end.saturating_sub(start))?;
+                        }
+                    }
                 }
                 Err(error) => self.keep(error)?,
             }
@@ -46,20 +51,42 @@ impl Check<'_> {
             self.clusters.mark_blocks(BlockNumber(start), end.saturating_sub(start))?;
         }
         if superblock.incompat.contains(Incompat::MMP) {
-            let block = BlockNumber(self.raw.s_mmp_block.get());
-            if block.0 > superblock.first_data_block.0 && block.0 < superblock.blocks {
-                self.clusters.mark_blocks(block, 1)?;
-            }
+            self.guard()?;
         }
         for (own, number) in self.own_clusters.iter_mut().zip(0..) {
             let count = self.clusters.count(self.clusters.of_group(GroupNumber(number)));
             *own = u32::try_from(count).unwrap_or(u32::MAX);
         }
         self.hold_apart(ranges);
+        self.hold_superblock();
         self.hold_totals();
         self.journal()?;
         self.spend(superblock.groups.into());
         Ok(true)
+    }
+
+    /// What the superblock says and no reader needs.
+    fn hold_superblock(&mut self) {
+        let in_clusters = self.fs.superblock().ro_compat.contains(RoCompat::BIGALLOC);
+        let same = self.raw.s_log_cluster_size == self.raw.s_log_block_size;
+        self.findings.hold(in_clusters || same, Rule::ClusterSize, Place::Superblock);
+        self.findings.hold(self.raw.s_rev_level.get() <= 1, Rule::Revision, Place::Superblock);
+    }
+
+    /// The block that is written while the file system is mounted.
+    fn guard(&mut self) -> Result<()> {
+        /// `mmp_magic`.
+        const MAGIC: [u8; 4] = 0x004d_4d50_u32.to_le_bytes();
+        let superblock = self.fs.superblock();
+        let block = BlockNumber(self.raw.s_mmp_block.get());
+        let inside = block.0 > superblock.first_data_block.0 && block.0 < superblock.blocks;
+        let mut magic = [0; 4];
+        if let Some(offset) = superblock.block_size.byte_offset(block).filter(|_| inside) {
+            self.fs.device().read_at(offset.0, &mut magic)?;
+            self.clusters.mark_blocks(block, 1)?;
+        }
+        self.findings.hold(inside && magic == MAGIC, Rule::MmpBlock, Place::Superblock);
+        Ok(())
     }
 
     fn hold_apart(&mut self, mut ranges: Vec<Range>) {

@@ -55,6 +55,8 @@ pub struct Check<'a> {
     findings: Findings,
     clusters: Clusters,
     inodes: Inodes,
+    /// What the groups whose bitmap was never written have elsewhere: it is in use whatever the bitmaps say.
+    implied: Clusters,
     /// The clusters of each group that are the file system's own.
     own_clusters: Vec<u32>,
     /// The directories of each group.
@@ -131,6 +133,7 @@ impl<'a> Check<'a> {
             budget: 0,
             findings: Findings::default(),
             clusters: Clusters::new(superblock)?,
+            implied: Clusters::new(superblock)?,
             inodes: Inodes::new(superblock)?,
             own_clusters: zeros(superblock.groups)?,
             group_directories: zeros(superblock.groups)?,

@@ -66,8 +66,10 @@ impl Check<'_> {
         let superblock = self.fs.superblock();
         let place = Place::Inode(number.value());
         let is_file = raw.i_mode.get() & 0o170_000 == FileKind::Regular.bits();
+        // Only the inode for resizing has to be without any pointer.
+        let pointers = if office == Office::Resize { &raw.i_block[..] } else { &raw.i_block[..4] };
         let is_empty =
-            raw.i_links_count.get() == 0 && raw.i_blocks_lo.get() == 0 && raw.i_block.iter().all(|&b| b == 0);
+            raw.i_links_count.get() == 0 && raw.i_blocks_lo.get() == 0 && pointers.iter().all(|&byte| byte == 0);
         let number_is = |stored: u32| stored == number.value();
         let in_service = match office {
             Office::Journal => {
@@ -104,10 +106,14 @@ impl Check<'_> {
             Ok(inode) => inode,
             // The list of bad blocks has no mode, and is nearly always empty.
             Err(Error::Corrupt(_)) if office == Office::BadBlocks => {
-                let blocks = raw.i_block.as_chunks::<4>().0.iter().take(12);
-                for &block in blocks {
+                for &block in raw.i_block.as_chunks::<4>().0 {
                     let block = BlockNumber(u32::from_le_bytes(block).into());
-                    if block.0 > superblock.first_data_block.0 && block.0 < superblock.blocks {
+                    if block.0 == 0 {
+                        continue;
+                    }
+                    let inside = block.0 >= superblock.first_data_block.0 && block.0 < superblock.blocks;
+                    self.findings.hold(inside, Rule::BlockInFileSystem, place);
+                    if inside {
                         self.clusters.mark_blocks(block, 1)?;
                     }
                 }
