@@ -10,6 +10,7 @@
 //! - [`lazaret`]: the program under test, and mounts by it.
 //! - [`process`], [`leftover`]: what runs, and what must not be left.
 //! - [`object`], [`compare`]: two mounts of one image, compared in everything.
+//! - [`damage`]: an image damaged on purpose.
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
@@ -18,6 +19,7 @@
 pub mod block;
 pub mod command;
 pub mod compare;
+pub mod damage;
 pub mod digest;
 pub mod fill;
 pub mod lazaret;

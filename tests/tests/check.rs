@@ -1,0 +1,422 @@
+//! `lazaret check` beside `e2fsck -fn`: the same verdict on every sound image, on damage of each kind, and on images
+//! with single bytes changed; and the rule that is broken is named.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use lazaret_tests::command::{Finished, finish};
+use lazaret_tests::damage::Victim;
+use lazaret_tests::recipe::{self, RECIPES};
+use lazaret_tests::requirement::{self, MOUNTS, trial};
+use lazaret_tests::workshop::Workshop;
+use lazaret_tests::{Result, command, digest, lazaret, superblock};
+
+/// One damage, or what only looks like it.
+struct Case {
+    what: &'static str,
+    /// The recipe of the image.
+    image: &'static str,
+    damage: fn(&Victim, &Path) -> Result,
+    /// The rule that has to be among the findings.
+    rule: &'static str,
+    expected: Expected,
+}
+
+/// What the two have to say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// Both: damaged.
+    Damaged,
+    /// Both: sound.
+    Sound,
+    /// e2fsck asks, and ends with 0 all the same: it forgets what it found before its first pass.
+    Forgotten,
+}
+
+/// How many images with one byte changed are looked at.
+const MUTANTS: u64 = 200;
+
+fn main() {
+    requirement::main(|workshop| {
+        let sound = RECIPES.iter().map(|recipe| {
+            trial(format!("sound: {}", recipe.name), MOUNTS, workshop, |workshop| is_sound(&workshop.image(recipe)?))
+        });
+        let damaged = CASES.iter().map(|case| trial(case.what, MOUNTS, workshop, |workshop| show(case, workshop)));
+        let mutants = ["no-metadata-csum", "ext4", "ext3"];
+        let mutants = mutants
+            .into_iter()
+            .map(|name| trial(format!("mutants of {name}"), MOUNTS, workshop, |workshop| mutate(name, workshop)));
+        let more = [
+            trial("what is no file system cannot be read", MOUNTS, workshop, unreadable),
+            trial("too little memory is said so", MOUNTS, workshop, too_little_memory),
+        ];
+        sound.chain(damaged).chain(mutants).chain(more).collect::<Vec<Trial>>()
+    })
+}
+
+const fn damaged(
+    what: &'static str,
+    image: &'static str,
+    rule: &'static str,
+    damage: fn(&Victim, &Path) -> Result,
+) -> Case {
+    Case { what, image, damage, rule, expected: Expected::Damaged }
+}
+
+/// A case whose damage is some commands of debugfs.
+macro_rules! line {
+    ($what:literal, $rule:literal, $line:literal) => {
+        damaged($what, "ext4", $rule, |victim, _| each(victim, $line))
+    };
+    ($image:literal, $what:literal, $rule:literal, $line:literal) => {
+        damaged($what, $image, $rule, |victim, _| each(victim, $line))
+    };
+}
+
+fn each(victim: &Victim, lines: &str) -> Result {
+    lines.split("; ").try_for_each(|line| victim.debugfs(line).map(drop))
+}
+
+const PLAIN: &str = "no-metadata-csum";
+const HASHED: &str = "/directories/many";
+
+const CASES: &[Case] = &[
+    line!("wrong link count", "LinkCount", "sif /sizes/4096 links_count 7"),
+    line!("a directory's link count", "LinkCount", "sif /sizes links_count 5"),
+    line!("a name that is not counted", "LinkCount", "ln /sizes/4096 /copy"),
+    line!("a directory of two names", "DirectoryParent", "ln /sizes /copy"),
+    line!("a name for a reserved inode", "DirectoryEntryInUse", "ln <7> /copy"),
+    line!("an inode that was cleared", "DirectoryEntryInUse", "clri /sizes/4096"),
+    line!("an inode without a name", "InodeNamed", "unlink /sizes/4096"),
+    line!("a directory without a name", "DirectoryReachable", "unlink /directories"),
+    line!("wrong i_blocks", "InodeBlocks", "sif /sizes/65536 blocks 99"),
+    line!("i_size before the last block", "InodeSizeMapped", "sif /sizes/1048579 size 10"),
+    line!("a directory of odd size", "InodeSizeMapped", "sif /directories size 5000"),
+    line!("no mode", "InodeMode", "sif /sizes/4096 mode 0"),
+    line!("another mode", "DirectoryType", "sif /sizes/4096 mode 010644"),
+    line!("the root is a file", "InodeMode", "sif <2> mode 0100755"),
+    line!("a file in use that was deleted", "InodeDeleted", "sif /sizes/4096 dtime 1500000000"),
+    line!("a fragment's address", "InodeUnusedFields", "sif /sizes/4096 faddr 5"),
+    line!("a file with a hash tree", "HtreeFlag", "sif /sizes/4096 flags 0x81000"),
+    line!("an extent tree without its flag", "InodeFlags", "sif /sizes/4096 flags 0"),
+    line!("an inode of AFS", "InodeFlags", "sif /sizes/4096 flags 0x82000"),
+    line!("an odd tail", "InodeExtraSize", "sif /sizes/4096 extra_isize 3"),
+    line!("attributes outside", "BlockInFileSystem", "sif /sizes/4096 file_acl 999999999"),
+    line!("a device of some size", "SpecialFile", "sif /special/character-1-3 size 5"),
+    line!("a FIFO with extents", "SpecialFile", "sif /special/fifo flags 0x80000"),
+    line!("a link that is too short", "SymlinkTarget", "sif /symlinks/of-58 size 30"),
+    line!("a link without a target", "SymlinkTarget", "sif /symlinks/of-255 size 0"),
+    line!("data in the superblock's group", "BlockNotSystem", "sif /sizes/65536 block[5] 1"),
+    line!("an extent without blocks", "ExtentLength", "sif /sizes/65536 block[4] 0"),
+    line!("an extent beyond the end", "BlockInFileSystem", "sif /sizes/65536 block[5] 999999999"),
+    line!("no magic number of extents", "ExtentMagic", "sif /sizes/65536 block[0] 0x1f30b"),
+    line!("too deep a tree", "ExtentDepth", "sif /sizes/65536 block[1] 0x60004"),
+    line!("too many extents", "ExtentCount", "sif /sizes/65536 block[0] 0x9f30a"),
+    line!("a root that says it is smaller", "ExtentRoom", "sif /sizes/65536 block[1] 1"),
+    line!("free blocks of a group", "FreeBlocks", "set_bg 0 free_blocks_count 5; set_bg 0 checksum calc"),
+    line!("free inodes of a group", "FreeInodes", "set_bg 0 free_inodes_count 5; set_bg 0 checksum calc"),
+    line!("directories of a group", "UsedDirectories", "set_bg 0 used_dirs_count 77; set_bg 0 checksum calc"),
+    damaged("a block bitmap's checksum", "ext4", "BlockBitmapChecksum", |victim, _| {
+        victim.write_at(table(victim, "block bitmap at ")? * victim.block_size()?, &[0])
+    }),
+    damaged("an inode bitmap's checksum", "ext4", "InodeBitmapChecksum", |victim, _| {
+        victim.write_at(table(victim, "inode bitmap at ")? * victim.block_size()?, &[0])
+    }),
+    line!("inodes said to be unused", "DirectoryEntryInUse", "set_bg 0 itable_unused 16000; set_bg 0 checksum calc"),
+    line!("an inode that is freed in use", "InodeBitmap", "freei /sizes/4096"),
+    line!("an inode that is taken by nobody", "InodeBitmap", "seti <9000>"),
+    line!("the journal is a directory", "ReservedInode", "sif <8> mode 040755"),
+    line!("the inode of bad blocks has an owner", "ReservedInode", "sif <1> uid 5"),
+    line!("a reserved inode has a mode", "ReservedInode", "sif <6> mode 0100644"),
+    line!("the inode for resizing has data", "ResizeInode", "sif <7> block[0] 77"),
+    line!("ext3", "a pointer to the file system's own", "BlockNotSystem", "sif /sizes/65536 block[3] 1"),
+    line!("ext3", "a pointer outside", "BlockInFileSystem", "sif /sizes/65536 block[3] 99999999"),
+    line!("ext3", "a block of pointers outside", "BlockInFileSystem", "sif /sizes/65536 block[IND] 99999999"),
+    line!("ext2", "a journal's inode without a journal", "ReservedInode", "sif <8> links_count 1"),
+    damaged("a block of two files", "ext4", "BlockOnce", |victim, _| {
+        let other = victim.block("/sizes/4096", 0)?;
+        victim.debugfs(&format!("sif /sizes/65536 block[5] {other}")).map(drop)
+    }),
+    damaged("a block twice in a file", "ext3", "BlockOnce", |victim, _| {
+        let other = victim.block("/sizes/65536", 0)?;
+        victim.debugfs(&format!("sif /sizes/65536 block[3] {other}")).map(drop)
+    }),
+    damaged("a freed block in use", "ext4", "BlockBitmap", |victim, _| {
+        let block = victim.block("/sizes/4096", 0)?;
+        victim.debugfs(&format!("freeb {block}")).map(drop)
+    }),
+    damaged("a block that is taken by nobody", "ext4", "BlockBitmap", |victim, _| {
+        let free = victim.debugfs("ffb")?;
+        let free = free.split_whitespace().last().ok_or("no free block")?;
+        victim.debugfs(&format!("setb {free}")).map(drop)
+    }),
+    damaged("wrong ..", PLAIN, "DirectoryDotDot", |victim, _| {
+        victim.write("/directories/empty", 0, 12, &2u32.to_le_bytes())
+    }),
+    damaged("wrong .", PLAIN, "DirectoryDot", |victim, _| {
+        victim.write("/directories/empty", 0, 0, &2u32.to_le_bytes())
+    }),
+    damaged("no ..", PLAIN, "DirectoryDotDot", |victim, _| victim.write("/directories/empty", 0, 20, b"xx")),
+    damaged("an entry of no length", PLAIN, "DirectoryRecordLength", |victim, _| {
+        victim.write("/sizes", 0, victim.entry("/sizes", "4096")? + 4, &[0, 0])
+    }),
+    damaged("an entry beyond its block", PLAIN, "DirectoryRecordEnd", |victim, _| {
+        victim.write("/sizes", 0, victim.entry("/sizes", "4096")? + 4, &[0xfc, 0x7f])
+    }),
+    damaged("a name with a slash", PLAIN, "DirectoryName", |victim, _| {
+        victim.write("/sizes", 0, victim.entry("/sizes", "4096")? + 8, b"/")
+    }),
+    damaged("an inode that there is not", PLAIN, "DirectoryInode", |victim, _| {
+        victim.write("/sizes", 0, victim.entry("/sizes", "4096")?, &[0xff; 4])
+    }),
+    damaged("a wrong type", PLAIN, "DirectoryType", |victim, _| {
+        victim.write("/sizes", 0, victim.entry("/sizes", "4096")? + 7, &[3])
+    }),
+    damaged("an entry that names its directory", PLAIN, "DirectoryParent", |victim, _| {
+        let own = victim.inode("/sizes")?;
+        victim.write("/sizes", 0, victim.entry("/sizes", "4096")?, &own.to_le_bytes())
+    }),
+    damaged("a name twice", PLAIN, "DirectoryDuplicate", |victim, _| {
+        victim.write("/sizes", 0, victim.entry("/sizes", "4096")? + 8, b"4095")
+    }),
+    damaged("a second ..", PLAIN, "DirectoryDuplicate", |victim, _| {
+        let entry = victim.entry("/sizes", "59")?;
+        victim.write("/sizes", 0, entry + 8, b"..")
+    }),
+    damaged("a hash tree's limit", PLAIN, "HtreeLimit", |victim, _| victim.write(HASHED, 0, 32, &[5, 0])),
+    damaged("a hash tree's count", PLAIN, "HtreeLimit", |victim, _| victim.write(HASHED, 0, 34, &[0xff, 0xff])),
+    damaged("a hash tree's hash", PLAIN, "HtreeFlag", |victim, _| victim.write(HASHED, 0, 28, &[9])),
+    damaged("a hash tree's description", PLAIN, "HtreeRoot", |victim, _| victim.write(HASHED, 0, 24, &[1])),
+    damaged("a hash tree's depth", PLAIN, "HtreeDepth", |victim, _| victim.write(HASHED, 0, 30, &[3])),
+    damaged("hashes that fall", PLAIN, "HtreeOrder", |victim, _| {
+        victim.write(HASHED, 0, 48, &[0xf0, 0xff, 0xff, 0xff])
+    }),
+    damaged("a child of a hash tree outside", PLAIN, "HtreeBlock", |victim, _| {
+        victim.write(HASHED, 0, 44, &[0xff, 0xff, 0, 0])
+    }),
+    damaged("a leaf twice", PLAIN, "HtreeReference", |victim, _| {
+        let bytes = victim.read(HASHED, 0)?;
+        victim.write(HASHED, 0, 44, &bytes[36..40])
+    }),
+    damaged("names in the wrong leaf", PLAIN, "HtreeRange", |victim, _| {
+        let bytes = victim.read(HASHED, 0)?;
+        victim.write(HASHED, 0, 44, &bytes[52..56])?;
+        victim.write(HASHED, 0, 52, &bytes[44..48])
+    }),
+    damaged("a directory's checksum", "ext4", "DirectoryChecksum", |victim, _| {
+        victim.write("/sizes", 0, 4092, &[1; 4])
+    }),
+    damaged("an inode's checksum", "ext4", "InodeChecksum", |victim, _| {
+        victim.debugfs("sif /sizes/4096 checksum 0x1").map(drop)
+    }),
+    damaged("attributes counted twice", PLAIN, "XattrReferences", |victim, _| {
+        with_attributes(victim, 4, &7u32.to_le_bytes())
+    }),
+    damaged("attributes of the wrong hash", PLAIN, "XattrValueHash", |victim, _| {
+        with_attributes(victim, 32 + 12, &7u32.to_le_bytes())
+    }),
+    damaged("attributes without their magic number", PLAIN, "XattrHeader", |victim, _| {
+        with_attributes(victim, 0, &[0; 4])
+    }),
+    damaged("a value outside its block", PLAIN, "XattrValue", |victim, _| with_attributes(victim, 34, &[0xff, 0xff])),
+    damaged("a superblock of another checksum", "ext4", "SuperblockChecksum", |victim, _| {
+        victim.write_at(superblock::OFFSET + 0x78, b"other")
+    }),
+    Case {
+        what: "free blocks of the superblock",
+        image: "ext4",
+        damage: |victim, _| victim.debugfs("ssv free_blocks_count 7").map(drop),
+        rule: "FreeBlocks",
+        expected: Expected::Sound,
+    },
+    Case {
+        what: "a copy of the superblock that is gone",
+        image: "blocks-of-1k",
+        damage: |victim, _| victim.write_at(8193 * 1024, &[0; 1024]),
+        rule: "BackupSuperblock",
+        expected: Expected::Sound,
+    },
+    Case {
+        what: "a descriptor's checksum",
+        image: "ext4",
+        damage: |victim, _| victim.write_at(4096 + 0x1e, &[1, 2]),
+        rule: "GroupChecksum",
+        expected: Expected::Forgotten,
+    },
+];
+
+/// Gives a file a block of attributes, and changes bytes of it.
+fn with_attributes(victim: &Victim, offset: u64, bytes: &[u8]) -> Result {
+    let value = "v".repeat(500);
+    victim.debugfs(&format!("ea_set /sizes/4096 user.long {value}"))?;
+    let printed = victim.debugfs("stat /sizes/4096")?;
+    let block = printed.split("File ACL:").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let block: u64 = block.ok_or("no block of attributes")?.parse()?;
+    victim.write_at(block * victim.block_size()? + offset, bytes)
+}
+
+fn show(case: &Case, workshop: &Workshop) -> Result {
+    let place = workshop.directory(&format!("check.{}", case.what.replace([' ', '/'], "-")))?;
+    let image = workshop.copy(recipe::named(case.image), &place)?;
+    (case.damage)(&Victim::open(&image)?, &image)?;
+    let before = digest::of_file(&image)?;
+    let (theirs, ours) = (e2fsck(&image)?, Verdict::of(&image)?);
+    let after = digest::of_file(&image)?;
+    std::fs::remove_dir_all(&place)?;
+    let said = format!("{ours:?}\ne2fsck: {theirs:?}");
+    let codes = match case.expected {
+        Expected::Damaged => theirs.code().is_some_and(|code| code != 0) && ours.code == 4,
+        Expected::Sound => theirs.code() == Some(0) && ours.code == 0,
+        Expected::Forgotten => theirs.code() == Some(0) && theirs.stdout.contains("Fix? no") && ours.code == 4,
+    };
+    if !codes {
+        return Err(format!("the verdicts are not what they should be: {said}").into());
+    }
+    if !ours.findings.iter().any(|finding| finding.split(' ').next() == Some(case.rule)) {
+        return Err(format!("{} is not among the findings: {said}", case.rule).into());
+    }
+    if before != after {
+        return Err("the image was written to".into());
+    }
+    Ok(())
+}
+
+fn is_sound(image: &Path) -> Result {
+    let (theirs, ours) = (e2fsck(image)?, Verdict::of(image)?);
+    let sound = ours.code == 0 && theirs.code() == Some(0) && ours.verdict == "sound";
+    if sound { Ok(()) } else { Err(format!("{ours:?}\ne2fsck: {theirs:?}").into()) }
+}
+
+/// Changes one byte of the metadata at a time.
+fn mutate(name: &'static str, workshop: &Workshop) -> Result {
+    let place = workshop.directory(&format!("check.mutants.{name}"))?;
+    let image = workshop.copy(recipe::named(name), &place)?;
+    let victim = Victim::open(&image)?;
+    let spots = spots(&victim)?;
+    let mut state = 0x1a2a_4e70_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let (mut sound, mut different) = (0, Vec::new());
+    for _ in 0..MUTANTS {
+        let (begin, length) = spots[next() as usize % spots.len()];
+        let (offset, byte) = (begin + next() % length, next().to_le_bytes()[0]);
+        let old = victim.swap(offset, byte)?;
+        let (theirs, ours) = (e2fsck(&image)?, Verdict::of(&image)?);
+        victim.swap(offset, old)?;
+        // What is found before the first pass is asked, and then forgotten.
+        let forgotten = theirs.stdout.contains("descriptor checksums are invalid");
+        if (theirs.code() == Some(0)) != (ours.code == 0) && !(forgotten && ours.code == 4) {
+            different.push(format!("byte {offset}, {old:#x} to {byte:#x}: {ours:?}; e2fsck {:?}", theirs.code()));
+        }
+        sound += u32::from(ours.code == 0);
+    }
+    std::fs::remove_dir_all(&place)?;
+    if !different.is_empty() {
+        return Err(
+            format!("{} of {MUTANTS} are judged in two ways:\n{}", different.len(), different.join("\n")).into()
+        );
+    }
+    if sound == 0 || u64::from(sound) == MUTANTS {
+        return Err(format!("{sound} of {MUTANTS} are sound: the changes show nothing").into());
+    }
+    Ok(())
+}
+
+/// Where the metadata lies: superblock, descriptors, bitmaps, inodes, directories.
+fn spots(victim: &Victim) -> Result<Vec<(u64, u64)>> {
+    let size = victim.block_size()?;
+    let mut spots = vec![(superblock::OFFSET, 256); 2];
+    let descriptors = if size == 1024 { 2048 } else { size };
+    spots.extend([(descriptors, 64); 2]);
+    for (words, length, weight) in
+        [("block bitmap at ", 512, 2), ("inode bitmap at ", 256, 2), ("inode table at ", 8192, 10)]
+    {
+        spots.extend(vec![(table(victim, words)? * size, length); weight]);
+    }
+    for (path, block) in [("/", 0), ("/sizes", 0), ("/special", 0), (HASHED, 0), (HASHED, 1), ("/directories", 0)] {
+        spots.push((victim.block(path, block)? * size, size));
+    }
+    Ok(spots)
+}
+
+/// The block where a table of the first group lies, which debugfs tells behind these words.
+fn table(victim: &Victim, words: &str) -> Result<u64> {
+    let printed = victim.debugfs("stats")?;
+    let block = printed.split(words).nth(1).and_then(|rest| rest.split([',', ' ', '\n']).next());
+    Ok(block.ok_or("no such place")?.parse()?)
+}
+
+fn unreadable(workshop: &Workshop) -> Result {
+    let place = workshop.directory("check.unreadable")?;
+    for (name, bytes) in [("zeros", vec![0; 1 << 20]), ("text", vec![b'x'; 5000])] {
+        let image = place.join(name);
+        std::fs::write(&image, bytes)?;
+        let finished = lazaret::run(["check".as_ref(), image.as_os_str()])?;
+        if finished.code() != Some(8) || !finished.stderr.contains("not an ext") {
+            return Err(format!("{name}: {finished:?}").into());
+        }
+        let verdict = Verdict::of(&image)?;
+        if verdict.code != 8 || verdict.verdict != "unreadable" {
+            return Err(format!("{name}: {verdict:?}").into());
+        }
+    }
+    let finished = lazaret::run(["check".as_ref(), place.join("nowhere").as_os_str()])?;
+    if finished.code() == Some(8) { Ok(()) } else { Err(format!("{finished:?}").into()) }
+}
+
+/// A file system of many blocks and next to none in use, which takes some memory all the same.
+fn too_little_memory(workshop: &Workshop) -> Result {
+    let place = workshop.directory("check.memory")?;
+    let image = place.join("large");
+    std::fs::File::create(&image)?.set_len(2 << 40)?;
+    command::run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-O", "^resize_inode"]).arg(&image))?;
+    let finished = lazaret::run(["check".as_ref(), "-o".as_ref(), "memory=8M".as_ref(), image.as_os_str()])?;
+    let verdict = finished.code();
+    std::fs::remove_file(&image)?;
+    match verdict {
+        Some(0) => Ok(()),
+        Some(8) if finished.stderr.contains("memory=") => Ok(()),
+        _ => Err(format!("{finished:?}").into()),
+    }
+}
+
+/// What `lazaret check --json` says.
+#[derive(Debug)]
+struct Verdict {
+    code: i32,
+    verdict: String,
+    /// Each rule, and behind a blank its place.
+    findings: Vec<String>,
+}
+
+impl Verdict {
+    fn of(image: &Path) -> Result<Self> {
+        let finished = lazaret::run(["check".as_ref(), "--json".as_ref(), image.as_os_str()])?;
+        let object: Value = serde_json::from_str(&finished.stdout).map_err(|error| format!("{error}: {finished:?}"))?;
+        if object["schema"] != "lazaret.check/1" {
+            return Err(format!("another schema: {object}").into());
+        }
+        let findings = object["findings"].as_array().ok_or("no findings")?;
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            code: finished.code().ok_or("ended by a signal")?,
+            verdict: word(&object["verdict"]),
+            findings: findings
+                .iter()
+                .map(|finding| format!("{} {}", word(&finding["rule"]), word(&finding["place_text"])))
+                .collect(),
+        })
+    }
+}
+
+fn e2fsck(image: &Path) -> Result<Finished> {
+    let path: PathBuf = requirement::find("e2fsck").ok_or("no e2fsck")?;
+    finish(Command::new(path).arg("-fn").arg(image), command::PATIENCE)
+}
