@@ -2,6 +2,7 @@
 #
 #   make demo [IMAGE=…]   builds, mounts a sample (or IMAGE) confined, shows it and the proof, unmounts
 #   make test             runs every check; ends with `N passed, N failed, N skipped`
+#   make mutate           walks COUNT (100000) mutated images, from number SEED (0) on
 #   make lint             formatting, clippy, dependencies, and the source held to the design
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint tools
+.PHONY: demo test mutate lint tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -35,6 +36,13 @@ test: tools
 	        print passed + 0 " passed, " failed + 0 " failed, " skipped + 0 " skipped"
 	        exit failed > 0 || passed == 0
 	    }' "$$log"
+
+COUNT := 100000
+SEED := 0
+
+mutate: tools
+	LAZARET_MUTATE_COUNT=$(COUNT) LAZARET_MUTATE_SEED=$(SEED) cargo test $(PROFILE) --package lazaret-tests \
+	    --test mutations -- --nocapture mutated_images
 
 lint:
 	rustup component add clippy rustfmt 2>/dev/null || true

@@ -11,6 +11,7 @@
 //! - [`process`], [`leftover`]: what runs, and what must not be left.
 //! - [`object`], [`compare`]: two mounts of one image, compared in everything.
 //! - [`damage`]: an image damaged on purpose.
+//! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
@@ -22,16 +23,19 @@ pub mod compare;
 pub mod damage;
 pub mod digest;
 pub mod fill;
+pub mod heap;
 pub mod lazaret;
 pub mod leftover;
 pub mod many;
 pub mod mapped;
+pub mod mutate;
 pub mod object;
 pub mod process;
 pub mod recipe;
 pub mod requirement;
 pub mod source;
 pub mod superblock;
+pub mod walk;
 pub mod workshop;
 
 /// What a step of a test returns: an error is a sentence a person can act on.

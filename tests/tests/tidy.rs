@@ -48,6 +48,7 @@ const UNSAFE: &[&str] = &[
     "broker/src/signal.rs",
     "broker/src/spawn.rs",
     "policy/src/limits.rs",
+    "tests/src/heap.rs",
     "tests/src/mapped.rs",
     "worker/src/device/mapping.rs",
     "worker/src/memory.rs",

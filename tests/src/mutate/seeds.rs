@@ -1,0 +1,251 @@
+//! The sound images: small, so that a copy costs little, and of many shapes. None needs root.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use lazaret_worker::ext4::checksum::crc32c;
+
+use super::bytes::{be32, put, u32};
+use super::layout::{self, Layout};
+use crate::fill::noise;
+use crate::{Result, command};
+
+/// A sound image.
+pub struct Seed {
+    /// What it is.
+    pub name: &'static str,
+    /// The image.
+    pub bytes: Vec<u8>,
+    pub(super) layout: Layout,
+}
+
+/// How one is made.
+struct Shape {
+    name: &'static str,
+    /// Words of mke2fs.
+    format: &'static str,
+    kibibytes: u64,
+    /// Requests to debugfs, one a line; `DIR` is a directory with the files `value` and `block`.
+    requests: &'static [&'static str],
+    /// Directories become hash trees.
+    hashed: bool,
+    finish: fn(&mut [u8], &Layout),
+}
+
+const PLAIN: Shape = Shape { name: "", format: "", kibibytes: 512, requests: &[], hashed: false, finish: |_, _| () };
+
+const ATTRIBUTES: &[&str] = &[
+    "ea_set /file user.short value",
+    "ea_set -f DIR/value /file user.long",
+    "ea_set -f DIR/acl /file system.posix_acl_access",
+    "ea_set -f DIR/acl /d system.posix_acl_default",
+    "ea_set -f DIR/value /sparse user.long",
+];
+
+/// A log with three transactions: blocks of data, one of which begins with the journal's magic number, and revokes.
+const LOG: &[&str] = &["jo -c", "jw -b 200,201 DIR/blocks", "jw -r 202,203", "jw -b 204 DIR/block", "jc"];
+
+/// The same without checksums: those of version 1 debugfs leaves empty.
+const OLD_LOG: &[&str] = &["jo", "jw -b 200,201 DIR/blocks", "jw -r 202,203", "jw -b 204 DIR/block", "jc"];
+
+const SHAPES: &[Shape] = &[
+    Shape { name: "ext4", format: "-t ext4 -b 1024 -O ^has_journal", requests: ATTRIBUTES, ..PLAIN },
+    Shape {
+        name: "ext4-4k",
+        format: "-t ext4 -b 4096 -O ^has_journal",
+        kibibytes: 1024,
+        requests: ATTRIBUTES,
+        ..PLAIN
+    },
+    Shape { name: "ext2", format: "-t ext2 -b 1024 -I 128", requests: ATTRIBUTES, ..PLAIN },
+    Shape { name: "ext2-hashed", format: "-t ext2 -b 1024 -I 128", hashed: true, ..PLAIN },
+    Shape { name: "crc16", format: "-t ext4 -b 1024 -g 256 -O ^metadata_csum,uninit_bg,^has_journal", ..PLAIN },
+    Shape { name: "groups", format: "-t ext4 -b 1024 -g 256 -N 128 -O ^resize_inode,^has_journal", ..PLAIN },
+    Shape { name: "hashed", format: "-t ext4 -b 1024 -O ^has_journal", hashed: true, kibibytes: 768, ..PLAIN },
+    Shape { name: "hashed-large-dir", format: "-t ext4 -b 1024 -O large_dir,^has_journal", hashed: true, ..PLAIN },
+    Shape {
+        name: "inline",
+        format: "-t ext4 -b 1024 -I 256 -O inline_data,^has_journal",
+        requests: ATTRIBUTES,
+        ..PLAIN
+    },
+    Shape {
+        name: "inline-1024",
+        format: "-t ext4 -b 4096 -I 1024 -O inline_data,^has_journal",
+        kibibytes: 1024,
+        ..PLAIN
+    },
+    Shape { name: "ea-inode", format: "-t ext4 -b 1024 -O ea_inode,^has_journal", requests: ATTRIBUTES, ..PLAIN },
+    Shape { name: "clusters", format: "-t ext4 -b 1024 -C 4096 -O bigalloc,^has_journal", kibibytes: 1024, ..PLAIN },
+    Shape { name: "casefold", format: "-t ext4 -b 1024 -O casefold,^has_journal", finish: fold, ..PLAIN },
+    Shape {
+        name: "casefold-hashed",
+        format: "-t ext4 -b 1024 -O casefold,^has_journal",
+        hashed: true,
+        finish: fold,
+        ..PLAIN
+    },
+    Shape { name: "encrypt", format: "-t ext4 -b 1024 -O encrypt,^has_journal", finish: encrypt, ..PLAIN },
+    Shape {
+        name: "encrypt-hashed",
+        format: "-t ext4 -b 1024 -O encrypt,^has_journal",
+        hashed: true,
+        finish: encrypt,
+        ..PLAIN
+    },
+    Shape { name: "verity", format: "-t ext4 -b 1024 -O verity,^has_journal", finish: seal_a_file, ..PLAIN },
+    Shape { name: "mmp", format: "-t ext4 -b 1024 -O mmp,^has_journal", ..PLAIN },
+    Shape { name: "csum-seed", format: "-t ext4 -b 2048 -O metadata_csum_seed,^has_journal", ..PLAIN },
+    Shape { name: "orphan-quota", format: "-t ext4 -b 1024 -O quota,project,^has_journal", ..PLAIN },
+    Shape { name: "64k", format: "-t ext4 -b 65536 -N 64 -O ^has_journal,^resize_inode", kibibytes: 4096, ..PLAIN },
+    Shape { name: "journal", format: "-t ext4 -b 1024 -J size=1", kibibytes: 3072, requests: LOG, ..PLAIN },
+    Shape { name: "journal-old", format: "-t ext3 -b 1024 -J size=1", kibibytes: 3072, requests: OLD_LOG, ..PLAIN },
+    Shape {
+        name: "fast-commit",
+        format: "-t ext4 -b 1024 -O fast_commit -J size=1,fast_commit_size=16",
+        kibibytes: 3072,
+        requests: LOG,
+        finish: fast_commits,
+        ..PLAIN
+    },
+];
+
+/// All of them.
+pub fn all() -> Result<Vec<Seed>> {
+    let place = tempfile::Builder::new().prefix("lazaret-tests-").tempdir()?;
+    fill(place.path())?;
+    SHAPES
+        .iter()
+        .map(|shape| make(shape, place.path()).map_err(|error| format!("{}: {error}", shape.name).into()))
+        .collect()
+}
+
+fn make(shape: &Shape, place: &Path) -> Result<Seed> {
+    let image = place.join("image");
+    File::create(&image)?.set_len(shape.kibibytes << 10)?;
+    let tree = place.join(if shape.hashed { "many" } else { "few" });
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-F", "-m", "0", "-U", "5ca1ab1e-0000-4000-8000-1a2a4e700001", "-E"]);
+    mke2fs.arg("hash_seed=5ca1ab1e-0000-4000-8000-1a2a4e700001,root_owner=0:0").args(shape.format.split(' '));
+    if !shape.format.contains("-N") {
+        mke2fs.args(["-N", "128"]);
+    }
+    mke2fs.env("E2FSPROGS_FAKE_TIME", "1500000000").env("SOURCE_DATE_EPOCH", "1500000000");
+    command::run(mke2fs.arg("-d").arg(&tree).arg(&image))?;
+    if !shape.requests.is_empty() {
+        let script = shape.requests.join("\n").replace("DIR", &place.display().to_string());
+        fs::write(place.join("script"), script)?;
+        command::run(Command::new("debugfs").arg("-w").arg("-f").arg(place.join("script")).arg(&image))?;
+    }
+    if shape.hashed {
+        let finished = command::finish(Command::new("e2fsck").arg("-fyD").arg(&image), command::PATIENCE)?;
+        if finished.code().is_none_or(|code| code > 1) {
+            return Err(format!("e2fsck: {}", finished.stdout).into());
+        }
+    }
+    let mut bytes = fs::read(&image)?;
+    let found = layout::of(&bytes);
+    (shape.finish)(&mut bytes, &found);
+    let layout = layout::of(&bytes);
+    super::seal::seal(&mut bytes, &layout);
+    Ok(Seed { name: shape.name, bytes, layout })
+}
+
+/// The two trees that images are filled from, and the values that debugfs sets.
+fn fill(place: &Path) -> Result {
+    for (name, many) in [("few", 8), ("many", 60)] {
+        let root = place.join(name);
+        fs::create_dir(&root)?;
+        fs::write(root.join("file"), noise(1, 9000))?;
+        fs::write(root.join("tiny"), b"tiny")?;
+        fs::write(root.join("some"), noise(2, 130))?;
+        symlink("file", root.join("fast"))?;
+        symlink("x/".repeat(100), root.join("slow"))?;
+        symlink(OsStr::from_bytes(b"\x14\x01abcdefghijklmnopqrst"), root.join("cipher"))?;
+        let sparse = File::create(root.join("sparse"))?;
+        for index in 0..100_u64 {
+            sparse.write_all_at(&[1 + index as u8], index * 3072)?;
+        }
+        fs::create_dir(root.join("d"))?;
+        for number in 0..many {
+            let directory = root.join(if number % 2 == 0 || many > 8 { "d" } else { "" });
+            fs::hard_link(
+                root.join("tiny"),
+                directory.join(format!("a Name with some Bytes in it, number {number:0>180}")),
+            )?;
+        }
+        fs::create_dir(root.join("d/e"))?;
+        fs::write(root.join("d/e/deep"), b"deep")?;
+    }
+    fs::write(place.join("value"), noise(3, 700))?;
+    fs::write(place.join("block"), noise(4, 1024))?;
+    fs::write(place.join("blocks"), [noise(5, 1024), 0xc03b_3998_u32.to_be_bytes().to_vec(), noise(6, 1020)].concat())?;
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 7, u32::MAX), (2, 6, 1000), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 4, u32::MAX)];
+    let mut acl = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in entries {
+        acl.extend([&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    Ok(fs::write(place.join("acl"), acl)?)
+}
+
+/// Sets flags of the inodes of this type.
+fn flag(bytes: &mut [u8], layout: &Layout, kind: u16, flags: u32) {
+    for piece in layout.pieces.iter().filter(|piece| piece.kind == layout::Kind::Inode && piece.owner > 11) {
+        if super::bytes::u16(bytes, piece.at) & 0xf000 == kind {
+            let flags = u32(bytes, piece.at + 0x20) | flags;
+            put(bytes, piece.at + 0x20, &flags.to_le_bytes());
+        }
+    }
+}
+
+/// Directories fold case. Those with a tree have it by other hashes, and are read all the same.
+fn fold(bytes: &mut [u8], layout: &Layout) {
+    flag(bytes, layout, 0x4000, 0x4000_0000);
+}
+
+/// What stands in directories and links is taken for ciphertext.
+fn encrypt(bytes: &mut [u8], layout: &Layout) {
+    flag(bytes, layout, 0x4000, 0x800);
+    flag(bytes, layout, 0xa000, 0x800);
+}
+
+/// A file says that it has a tree: it has none, and a mutation may come close to one.
+fn seal_a_file(bytes: &mut [u8], layout: &Layout) {
+    flag(bytes, layout, 0x8000, 0x10_0000);
+}
+
+/// Fast commits behind the log: a name goes, another comes, and a file loses and gains blocks.
+fn fast_commits(bytes: &mut [u8], layout: &Layout) {
+    let superblock = layout.journal[0];
+    // Behind the three transactions of the log. The feature is the kernel's to set, when it mounts.
+    let transaction = be32(bytes, superblock + 0x18) + 3;
+    let features = be32(bytes, superblock + 0x28) | 0x20;
+    put(bytes, superblock + 0x28, &features.to_be_bytes());
+    let tag =
+        |number: u16, value: &[u8]| [&number.to_le_bytes()[..], &(value.len() as u16).to_le_bytes(), value].concat();
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let name = |inode: u32, name: &str| [words(&[2, inode]), name.as_bytes().to_vec()].concat();
+    let mut commit = [
+        tag(9, &words(&[0, transaction])),
+        tag(5, &name(13, "tiny")),
+        tag(4, &name(12, "new")),
+        tag(2, &words(&[12, 1, 3])),
+        tag(1, &[words(&[12, 20]), vec![2, 0, 0, 0], words(&[layout.blocks - 100])].concat()),
+    ]
+    .concat();
+    let sum = crc32c(0, &commit);
+    let tail = tag(8, &[words(&[transaction]), vec![0; 4]].concat());
+    let sum = crc32c(sum, &tail[..8]);
+    commit.extend(&tail[..8]);
+    commit.extend(sum.to_le_bytes());
+    commit.resize(layout.block, 0);
+    let fast = be32(bytes, superblock + 0x10) - be32(bytes, superblock + 0x54) + 1;
+    if let Some(&at) = layout.journal.get(fast as usize) {
+        put(bytes, at, &commit);
+    }
+}
