@@ -38,6 +38,7 @@ const ELSEWHERE: &[(&str, &[Rule])] = &[
     ("worker/tests/features.rs", &[Rule::SuperblockPlace]),
     ("worker/tests/ext4_damage.rs", &[Rule::InodeNumber]),
     ("worker/tests/damage/directory.rs", &[Rule::DirectoryWhole]),
+    ("worker/tests/damage/superblock.rs", &[Rule::GroupCount]),
     (
         "worker/tests/journal/broken.rs",
         &[

@@ -3,7 +3,10 @@
 use std::fs;
 use std::sync::LazyLock;
 
-use lazaret_policy::corruption::{Place, Rule};
+use lazaret_policy::corruption::{Corruption, Place, Rule};
+use lazaret_policy::message::Refusal;
+use lazaret_worker::device::Device;
+use lazaret_worker::ext4::{Filesystem, Settings};
 
 use crate::case::{Case, Shape, Sound, hold};
 use crate::image::{Image, pattern};
@@ -67,11 +70,9 @@ pub(crate) const CASES: &[Case] = &[
     superblock!(FirstDataBlock, MODERN, 0x14, [1]),
     superblock!(FirstDataBlock, SMALL_GROUPS, 0x14, [0]),
     superblock!(BlockCount, MODERN, 0x04, [0; 4]),
-    superblock!(BlockCount, MODERN, 0x150, [0, 0, 0x10, 0]),
     superblock!(BlocksPerGroup, MODERN, 0x20, [0; 4]),
     superblock!(BlocksPerGroup, MODERN, 0x20, [1, 0x80, 0, 0]),
     superblock!(BlocksPerGroup, CLUSTERS, 0x24, [1, 0, 0, 0]),
-    superblock!(GroupCount, MODERN, 0x150, [16, 0, 0, 0]),
     superblock!(InodesPerGroup, MODERN, 0x28, [1, 0, 0, 0]),
     superblock!(InodesPerGroup, MODERN, 0x28, [1, 0x80, 0, 0]),
     superblock!(InodeCount, MODERN, 0x00, [1]),
@@ -118,4 +119,18 @@ pub(crate) const CASES: &[Case] = &[
 #[test]
 fn the_superblock_and_the_descriptors() {
     hold(CASES);
+}
+
+/// It takes a device of so many blocks: 2 GiB of zeros that nobody touches.
+#[test]
+fn there_are_only_so_many_groups() {
+    const BLOCKS: u32 = (1 << 21) + 2;
+    let mut image = make("-t ext4 -b 1024 -O ^has_journal", "8M");
+    image.break_superblock(0x20, &[1, 0, 0, 0]);
+    image.break_superblock(0x04, &BLOCKS.to_le_bytes());
+    let mut bytes = vec![0; BLOCKS as usize * 1024];
+    bytes[..4096].copy_from_slice(&image.bytes[..4096]);
+    let refusal = Filesystem::open(Device::from_bytes(bytes), Settings::default()).err();
+    let broken = Corruption { rule: Rule::GroupCount, place: Place::Superblock };
+    assert_eq!(refusal, Some(Refusal::Corrupt(broken)));
 }
