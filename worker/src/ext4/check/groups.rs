@@ -120,7 +120,12 @@ impl Check<'_> {
     /// The journal's superblock. What the log holds was read when the file system was opened, if it had to be.
     fn journal(&mut self) -> Result<()> {
         let superblock = self.fs.superblock();
-        if !superblock.compat.contains(Compat::HAS_JOURNAL) || self.raw.s_journal_dev.get() != 0 {
+        if !superblock.compat.contains(Compat::HAS_JOURNAL) {
+            return Ok(());
+        }
+        if self.raw.s_journal_dev.get() != 0 {
+            // A journal on another device cannot be looked at, and there is no other.
+            self.findings.hold(self.raw.s_journal_inum.get() == 0, Rule::JournalInside, Place::Superblock);
             return Ok(());
         }
         match journal::inspect(self.fs, JOURNAL) {
