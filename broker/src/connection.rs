@@ -44,6 +44,16 @@ impl Connection {
         std::fs::read_to_string(place).ok()?.trim().parse().ok()
     }
 
+    /// Whether it can be seen at all.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Whether it has ended: its file system is mounted nowhere any more. False where it cannot be seen.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_seen() && self.waiting().is_none()
+    }
+
     /// Ends every request that waits with an error. Clients of a silent server cannot even be killed before this.
     pub(crate) fn abort(&self) {
         if let Some(mut abort) = self.abort.as_ref() {

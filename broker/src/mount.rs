@@ -33,6 +33,7 @@ pub(crate) struct Mount {
     /// Until it is attached. Kept no longer: an open fd would make the mount busy.
     detached: Option<OwnedFd>,
     by_fusermount: bool,
+    ended: bool,
 }
 
 /// Who the mount is for: the kernel lets nobody else enter.
@@ -81,14 +82,16 @@ impl Mount {
     ) -> Result<(Self, OwnedFd), Failure> {
         if !geteuid().is_root() {
             let (fuse, id, minor) = fusermount::mount(source.path(), &mountpoint.path, options)?;
-            let mount = Self { id, connection: Connection::open(minor), detached: None, by_fusermount: true };
+            let connection = Connection::open(minor);
+            let mount = Self { id, connection, detached: None, by_fusermount: true, ended: false };
             return Ok((mount, fuse));
         }
         let fuse = open_fuse()?;
         let detached = make_detached(source.path(), fuse.as_fd(), options)?;
         let seen = look(detached.as_fd())?;
         let connection = Connection::open(seen.stx_dev_minor);
-        Ok((Self { id: seen.stx_mnt_id, connection, detached: Some(detached), by_fusermount: false }, fuse))
+        let id = seen.stx_mnt_id;
+        Ok((Self { id, connection, detached: Some(detached), by_fusermount: false, ended: false }, fuse))
     }
 
     /// Makes the mount visible.
@@ -110,9 +113,18 @@ impl Mount {
         &self.connection
     }
 
+    /// Notes that somebody has taken the mount away: from now on there is nothing to detach.
+    pub(crate) fn has_ended(&mut self) {
+        self.ended = true;
+    }
+
     /// Takes the mount away if it is still there, even where it is in use. Never another one than this.
     pub(crate) fn detach(&mut self) {
         self.detached = None;
+        // The kernel gives the number of a mount that has ended to the next one that is made.
+        if self.ended || self.connection.is_gone() {
+            return;
+        }
         let Ok(Some(line)) = mountinfo::with_id(self.id) else { return };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(place) = openat(CWD, &line.mountpoint, flags, Mode::empty()) else { return };

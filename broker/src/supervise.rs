@@ -28,8 +28,14 @@ pub(crate) fn watch(
         let tick = if mount.connection().waiting().is_some() { silence.tick() } else { None };
         let [ended, signal] = wait([worker.process().as_fd(), signals.as_fd()], tick);
         if ended {
+            let how = worker.reap();
+            // A worker is done when /dev/fuse tells it that the mount is gone. Where the connection cannot be seen this
+            // is the only sign.
+            if how.is_ok() && !mount.connection().is_seen() {
+                mount.has_ended();
+            }
             mount.detach();
-            return worker.reap();
+            return how;
         }
         if signal {
             end(&mut worker, &mut mount);
