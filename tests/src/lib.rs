@@ -4,7 +4,8 @@
 //!
 //! - [`requirement`]: what a test needs of the host, and what happens when it is missing.
 //! - [`command`]: run a tool to its end, within a time.
-//! - [`recipe`], [`fill`], [`many`]: the images, how mke2fs makes them and what is written to them through the kernel.
+//! - [`recipe`], [`matrix`], [`fill`], [`many`]: the images, how mke2fs makes them and what is written to them through
+//!   the kernel.
 //! - [`workshop`]: a temporary directory for a run, where each image is made once.
 //! - [`block`]: loop devices and mounts by the kernel.
 //! - [`lazaret`]: the program under test, and mounts by it.
@@ -28,6 +29,7 @@ pub mod lazaret;
 pub mod leftover;
 pub mod many;
 pub mod mapped;
+pub mod matrix;
 pub mod mutate;
 pub mod object;
 pub mod process;

@@ -24,11 +24,11 @@ pub struct Recipe {
     pub finish: &'static [&'static [&'static str]],
     /// Shows that the image is what it should be.
     pub proof: fn(&Path) -> Result,
-    /// It holds so much that it is walked once and not in both orders.
+    /// It is walked once and not in both orders: it holds so much, or differs from others only in how it lies on the disk.
     pub large: bool,
 }
 
-const PLAIN: Recipe = Recipe {
+pub(crate) const PLAIN: Recipe = Recipe {
     name: "",
     mebibytes: 64,
     arguments: &[],

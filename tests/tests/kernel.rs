@@ -6,6 +6,7 @@ use std::time::Duration;
 use lazaret_tests::block::KernelMount;
 use lazaret_tests::compare::{Order, compare};
 use lazaret_tests::lazaret::Mount;
+use lazaret_tests::matrix::MATRIX;
 use lazaret_tests::recipe::{self, RECIPES, Recipe};
 use lazaret_tests::requirement::{self, MOUNTS, trial};
 use lazaret_tests::workshop::Workshop;
@@ -16,7 +17,7 @@ const DIRTY: &[&str] = &["ext4", "ext3", "blocks-of-1k", "no-metadata-csum", "no
 
 fn main() {
     requirement::main(|workshop| {
-        let clean = RECIPES.iter();
+        let clean = RECIPES.iter().chain(MATRIX);
         let clean =
             clean.map(|recipe| trial(recipe.name, MOUNTS, workshop, |workshop| same_as_the_kernel(recipe, workshop)));
         let dirty = DIRTY.iter().map(|name| {
