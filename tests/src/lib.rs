@@ -13,16 +13,20 @@
 //! - [`object`], [`compare`]: two mounts of one image, compared in everything.
 //! - [`damage`]: an image damaged on purpose.
 //! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
+//! - [`bare`]: the program as nobody, where there is next to nothing.
+//! - [`disk`]: a whole disk with partitions, and damage to its table.
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
 //! - [`source`]: the source of the workspace, for rules that it must keep.
 
+pub mod bare;
 pub mod block;
 pub mod command;
 pub mod compare;
 pub mod damage;
 pub mod digest;
+pub mod disk;
 pub mod fill;
 pub mod heap;
 pub mod lazaret;

@@ -120,7 +120,9 @@ impl Walk<'_> {
                     waiting.push((row.path.clone(), row.inode));
                 } else {
                     self.miss(
-                        &Failure::mount("was listed already and is not listed again").at(OsStr::from_bytes(&row.path)),
+                        &Failure::mount("was listed already and is not listed again")
+                            .local()
+                            .at(OsStr::from_bytes(&row.path)),
                     );
                 }
             }
