@@ -174,3 +174,16 @@ fn the_images_that_are_mutated_are_sound_and_the_same_number_gives_the_same_muta
     });
     assert!(changed.count() > 150, "mutants are mutated");
 }
+
+/// The heap's count sees what is held, at its most and not at its end, and not what was there before.
+#[test]
+fn what_is_held_is_counted() {
+    let before = vec![1_u8; 1 << 20];
+    let (_, held) = most_held(|| {
+        let mut grown = vec![1_u8; 3 << 20];
+        grown.extend(&before);
+        drop(before);
+    });
+    assert!((4 << 20..16 << 20).contains(&held), "{held}");
+    assert!(most_held(|| ()).1 < 4096);
+}
