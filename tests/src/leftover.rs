@@ -15,9 +15,12 @@ pub fn is_mounted(directory: &Path) -> bool {
 /// Demands that within a second nothing is left that has to do with a directory: no mount below it, no loop device
 /// over a file in it, no process that was told of it, no worker whose broker is gone.
 pub fn nothing_of(directory: &Path) -> Result {
-    let (clean, _) = eventually(Duration::from_secs(1), || left_of(directory).is_empty());
-    let left = left_of(directory);
-    if clean && left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", ")).into()) }
+    let mut left = Vec::new();
+    let (clean, _) = eventually(Duration::from_secs(1), || {
+        left = left_of(directory);
+        left.is_empty()
+    });
+    if clean { Ok(()) } else { Err(format!("left behind: {}", left.join(", ")).into()) }
 }
 
 fn left_of(directory: &Path) -> Vec<String> {
@@ -48,5 +51,7 @@ fn orphans() -> Vec<u32> {
     let has_broker = |pid| process::one(pid).is_some_and(|parent| process::is_executable(&parent, &broker));
     let all = process::all();
     let workers = all.iter().filter(|one| process::is_executable(one, &worker));
-    workers.filter(|one| !has_broker(one.parent)).map(|one| one.pid).collect()
+    // A pair that ends while it is looked at has no orphan: what counts is a worker that is still there afterwards.
+    let is_orphan = |one: &process::Process| !has_broker(one.parent) && process::one(one.pid).is_some();
+    workers.filter(|one| is_orphan(one)).map(|one| one.pid).collect()
 }
