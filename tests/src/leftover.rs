@@ -12,11 +12,11 @@ pub fn is_mounted(directory: &Path) -> bool {
     mounts_below(directory).iter().any(|mount| Path::new(mount) == directory)
 }
 
-/// Demands that soon nothing is left that has to do with a directory: no mount below it, no loop device
+/// Demands that within a second nothing is left that has to do with a directory: no mount below it, no loop device
 /// over a file in it, no process that was told of it, no worker whose broker is gone.
 pub fn nothing_of(directory: &Path) -> Result {
     let mut left = Vec::new();
-    let (clean, _) = eventually(Duration::from_secs(10), || {
+    let (clean, _) = eventually(Duration::from_secs(1), || {
         left = left_of(directory);
         left.is_empty()
     });

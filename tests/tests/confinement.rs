@@ -20,9 +20,7 @@ use lazaret_tests::requirement::{self, MOUNTS, Requirement, trial};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, leftover, recipe};
 
-/// That a mount ends within a second is for `life.rs` to hold. Here other trials start workers at the same time, and each
-/// holds a copy of every mount for a moment, which is long where the machine is loaded.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
 const TRACED: &[Requirement] = &[
     Requirement::Root,
     Requirement::Fuse,
@@ -67,7 +65,7 @@ fn on_a_mount(name: &str, look: Look, workshop: &Workshop) -> Result {
     let mount = Mount::new(&workshop.image(recipe::default())?, &place.join("point"))?;
     fs::read(mount.path().join("sizes/4097"))?;
     look(&mount)?;
-    mount.unmount(PATIENCE)?;
+    mount.unmount(SECOND)?;
     leftover::nothing_of(&place)
 }
 

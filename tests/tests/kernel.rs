@@ -39,7 +39,7 @@ fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Workshop) -> Result {
         let kernel = KernelMount::read_only(&image, &place.join("kernel"))?;
         let lazaret = Mount::new(&image, &place.join("lazaret"))?;
         compare(kernel.path(), lazaret.path(), *order)?.verdict()?;
-        lazaret.unmount(Duration::from_secs(10))?;
+        lazaret.unmount(Duration::from_secs(1))?;
         kernel.unmount()?;
     }
     if digest::of_file(&image)? != before {
@@ -65,7 +65,7 @@ fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result {
     let kernel = KernelMount::replayed(&theirs, &place.join("kernel"))?;
     let lazaret = Mount::new(&ours, &place.join("lazaret"))?;
     compare(kernel.path(), lazaret.path(), Order::LookUpFirst)?.verdict()?;
-    lazaret.unmount(Duration::from_secs(10))?;
+    lazaret.unmount(Duration::from_secs(1))?;
     kernel.unmount()?;
     if digest::of_file(&ours)? != before {
         return Err("the image was written to".into());
