@@ -5,6 +5,7 @@
 use lazaret_policy::feature::RoCompat;
 use lazaret_policy::message::{Replayed, Summary};
 use lazaret_policy::warning::Warnings;
+use serde_json::{Value, json};
 
 /// A line for each.
 pub(crate) fn lines(summary: &Summary) -> Vec<String> {
@@ -13,12 +14,26 @@ pub(crate) fn lines(summary: &Summary) -> Vec<String> {
 
 /// What is read from the journal; none where that was clean.
 pub(crate) fn replayed(journal: &Replayed) -> Option<String> {
-    let Replayed { transactions, blocks, fast_commits, .. } = journal;
-    (*transactions > 0 || *fast_commits > 0).then(|| {
-        format!(
-            "the journal was not replayed: {transactions} transactions ({blocks} blocks) and {fast_commits} fast commits \
-             are read from it; nothing is written"
-        )
+    contents(journal)
+        .map(|contents| format!("the journal was not replayed: {contents} are read from it; nothing is written"))
+}
+
+/// What a journal holds that is not in its place yet; none where that is nothing.
+pub(crate) fn contents(journal: &Replayed) -> Option<String> {
+    let Replayed { transactions, blocks, revoked, fast_commits, fast_changes } = *journal;
+    let revoked = if revoked > 0 { format!(", {revoked} revoked") } else { String::new() };
+    let full = (transactions > 0).then(|| format!("{transactions} transactions ({blocks} blocks{revoked})"));
+    let fast = (fast_commits > 0).then(|| format!("{fast_commits} fast commits ({fast_changes} changes)"));
+    let contents: Vec<String> = full.into_iter().chain(fast).collect();
+    (!contents.is_empty()).then(|| contents.join(" and "))
+}
+
+/// The same for a program.
+pub(crate) fn replayed_object(journal: &Replayed) -> Value {
+    let Replayed { transactions, blocks, revoked, fast_commits, fast_changes } = journal;
+    json!({
+        "transactions": transactions, "blocks": blocks, "revoked": revoked, "fast_commits": fast_commits,
+        "fast_changes": fast_changes,
     })
 }
 
@@ -50,9 +65,14 @@ mod tests {
     #[test]
     fn a_clean_journal_is_not_worth_a_word() {
         assert_eq!(replayed(&Replayed::default()), None);
-        let journal = Replayed { transactions: 3, blocks: 17, fast_commits: 2, ..Replayed::default() };
+        let mut journal = Replayed { transactions: 3, blocks: 17, ..Replayed::default() };
+        assert!(replayed(&journal).unwrap().contains(": 3 transactions (17 blocks) are read"));
+        (journal.revoked, journal.fast_commits, journal.fast_changes) = (4, 2, 5);
         let line = replayed(&journal).unwrap();
-        assert!(line.contains("3 transactions (17 blocks) and 2 fast commits"), "{line}");
+        assert!(line.contains("3 transactions (17 blocks, 4 revoked) and 2 fast commits (5 changes)"), "{line}");
+        journal.transactions = 0;
+        assert!(replayed(&journal).unwrap().contains(": 2 fast commits (5 changes) are read"));
+        assert_eq!(replayed_object(&journal)["fast_changes"], 5);
     }
 
     #[test]

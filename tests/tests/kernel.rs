@@ -1,7 +1,11 @@
 //! The same image mounted by the kernel and by Lazaret: everything a program can ask must have the same answer, the
 //! image must be untouched, and nothing may be left.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use lazaret_tests::block::KernelMount;
 use lazaret_tests::compare::{Order, compare};
@@ -10,7 +14,7 @@ use lazaret_tests::matrix::MATRIX;
 use lazaret_tests::recipe::{self, RECIPES, Recipe};
 use lazaret_tests::requirement::{self, MOUNTS, trial};
 use lazaret_tests::workshop::Workshop;
-use lazaret_tests::{Result, digest, leftover, many};
+use lazaret_tests::{Result, digest, lazaret, leftover, many};
 
 /// Recipes of which a copy is taken while the kernel has it mounted: the journal is to be replayed then.
 const DIRTY: &[&str] = &["ext4", "ext3", "blocks-of-1k", "no-metadata-csum", "no-64bit", "fast-commit"];
@@ -67,6 +71,7 @@ fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result {
     compare(kernel.path(), lazaret.path(), Order::LookUpFirst)?.verdict()?;
     lazaret.unmount(Duration::from_secs(1))?;
     kernel.unmount()?;
+    replay_is_told(&ours, &place.join("lazaret"))?;
     if digest::of_file(&ours)? != before {
         return Err("the image was written to".into());
     }
@@ -74,4 +79,31 @@ fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result {
         return Err("the kernel found nothing to replay: this test shows nothing".into());
     }
     leftover::nothing_of(&place)
+}
+
+/// `info`, `check` and `mount` all say what is read from the journal, and the same of it.
+fn replay_is_told(image: &Path, point: &Path) -> Result {
+    let run = |words: &[&str]| -> Result<_> {
+        lazaret::run(words.iter().map(OsStr::new).chain([image.as_os_str()]))
+            .map(|finished| (finished.stdout, finished.stderr))
+    };
+    let object = |words: &[&str]| -> Result<Value> { Ok(serde_json::from_str(&run(words)?.0)?) };
+    let mut told = object(&["info", "--json"])?["filesystem"]["journal"].take();
+    let fields = told.as_object_mut().ok_or("no journal is told of")?;
+    assert_eq!((fields.remove("kind"), fields.remove("uuid")), (Some("internal".into()), Some(Value::Null)));
+    assert_eq!(object(&["check", "--json"])?["journal"], told);
+    let count = |name: &str| told[name].as_u64().ok_or(format!("no count of {name}: {told}"));
+    let (transactions, fast_commits) = (count("transactions")?, count("fast_commits")?);
+    assert!(transactions + fast_commits > 0 && count("revoked")? + count("fast_changes")? < 1 << 20, "{told}");
+    let mut words = vec![];
+    words.extend((transactions > 0).then(|| format!("{transactions} transactions ({} blocks", told["blocks"])));
+    words.extend((fast_commits > 0).then(|| format!("{fast_commits} fast commits ({} changes)", told["fast_changes"])));
+    let mount = lazaret::run(["mount".as_ref(), image.as_os_str(), point.as_os_str()])?;
+    Mount::adopt(point)?.unmount(Duration::from_secs(1))?;
+    for text in [run(&["info"])?.0, run(&["check"])?.1, mount.stderr] {
+        let line =
+            text.lines().find(|line| line.contains("not replayed: ")).ok_or(format!("nothing is told: {text}"))?;
+        assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {line}");
+    }
+    Ok(())
 }

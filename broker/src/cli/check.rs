@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::refusal;
 use crate::signal::Signals;
 use crate::tool;
+use crate::warning;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity};
@@ -29,8 +30,9 @@ Each line names a broken rule and its place. A notice is no damage: a copy of th
 instance. With a journal that was not replayed the file system is read as if it had been, and nothing is written.
 
 --json prints one object: schema (\"lazaret.check/1\"), source, verdict (sound, damaged, unreadable), reason (only if
-unreadable), journal {transactions, blocks, revoked}, counts {damage, notices, inodes, directories, blocks, orphans},
-findings [{rule, rule_text, severity (damage, notice), place {kind, ...}, place_text}], more (findings not listed).
+unreadable), journal {transactions, blocks, revoked, fast_commits, fast_changes} (what is read from it), warnings
+[text], counts {damage, notices, inodes, directories, blocks, orphans}, findings [{rule, rule_text, severity (damage,
+notice), place {kind, ...}, place_text}], more (findings not listed).
 
 Exit codes: 0 sound, 1 usage, 4 damaged, 8 could not be read.";
 
@@ -51,6 +53,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Default)]
 struct Outcome {
     journal: Replayed,
+    warnings: Vec<String>,
     counts: CheckCounts,
     findings: Vec<Finding>,
     /// Why there is no verdict.
@@ -91,6 +94,7 @@ fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
         }
     };
     outcome.journal = summary.journal;
+    outcome.warnings = warning::lines(&summary);
     let bar = bar(arguments);
     for _ in 0..ANSWERS {
         let told = match worker.ask(&Ask::Check)? {
@@ -168,12 +172,8 @@ impl Outcome {
         if self.more() > 0 {
             let _ = writeln!(text, "and {} more", self.more());
         }
-        if self.journal != Replayed::default() {
-            let Replayed { transactions, blocks, .. } = self.journal;
-            let note =
-                format!("the journal was not replayed; read as if {transactions} transactions ({blocks} blocks) were");
-            say(&format!("{source}: {note}"));
-        }
+        let warnings = self.warnings.iter().map(|line| format!("warning: {line}"));
+        warnings.chain(warning::replayed(&self.journal)).for_each(|line| say(&format!("{source}: {line}")));
         let CheckCounts { damage, notices, inodes, directories, blocks, orphans } = self.counts;
         let notices = if notices > 0 { format!(", {notices} notices") } else { String::new() };
         let orphans = if orphans > 0 { format!(", {orphans} orphans") } else { String::new() };
@@ -188,13 +188,13 @@ impl Outcome {
 
     fn object(&self, arguments: &Arguments) -> String {
         let findings: Vec<Value> = self.findings.iter().map(finding).collect();
-        let Replayed { transactions, blocks, revoked, .. } = self.journal;
         let counts = self.counts;
         let mut object = json!({
             "schema": SCHEMA,
             "source": crate::escape::escaped(arguments.source.as_os_str()).to_string(),
             "verdict": self.verdict(),
-            "journal": { "transactions": transactions, "blocks": blocks, "revoked": revoked },
+            "journal": warning::replayed_object(&self.journal),
+            "warnings": self.warnings,
             "counts": {
                 "damage": counts.damage, "notices": counts.notices, "inodes": counts.inodes,
                 "directories": counts.directories, "blocks": counts.blocks, "orphans": counts.orphans,

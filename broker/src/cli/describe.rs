@@ -6,7 +6,7 @@ use super::info::Verdict;
 use super::output::put_bytes;
 use crate::escape::escaped;
 use crate::layout::Layout;
-use crate::{meaning, text};
+use crate::{meaning, text, warning};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
@@ -55,6 +55,7 @@ pub(super) fn text(found: &Description<'_>) -> String {
         lines.put("file system", format_args!("{}{place}", text::kind_of_volume(volume)));
         describe(&mut lines, volume, found.verdict);
     }
+    warnings(found.verdict).iter().for_each(|line| lines.put("warning", line));
     lines.put("verdict", verdict(found));
     lines.0
 }
@@ -110,13 +111,22 @@ fn journal(volume: &Volume, verdict: &Verdict) -> String {
     match (journal_kind(volume), verdict) {
         ("none", _) => "none".to_owned(),
         ("external", _) => format!("on another device, {}", text::uuid(&volume.journal_uuid)),
-        (_, Verdict::Readable(summary)) if summary.journal != Replayed::default() => {
-            let Replayed { transactions, blocks, fast_commits, .. } = summary.journal;
-            let fast = if fast_commits > 0 { format!(", {fast_commits} fast commits") } else { String::new() };
-            format!("not replayed: {transactions} transactions, {blocks} blocks{fast} are read from it")
+        (_, Verdict::Readable(summary)) if dirty => {
+            let contents = warning::contents(&summary.journal);
+            contents.map_or("not replayed, and holds nothing".to_owned(), |contents| {
+                format!("not replayed: {contents} are read from it")
+            })
         }
         _ if dirty => "not replayed".to_owned(),
         _ => format!("inode {}, nothing in it is needed", volume.journal_inode),
+    }
+}
+
+/// What a mount would say of it.
+fn warnings(verdict: &Verdict) -> Vec<String> {
+    match verdict {
+        Verdict::Readable(summary) => warning::lines(summary),
+        Verdict::Unreadable(_) | Verdict::Several(_) => vec![],
     }
 }
 
@@ -151,6 +161,7 @@ pub(super) fn object(found: &Description<'_>) -> Value {
         "table": table(found.layout),
         "partition": found.partition.map(|partition| partition.number),
         "filesystem": found.volume.map(|volume| volume_object(volume, found.verdict)),
+        "warnings": warnings(found.verdict),
         "readable": readable,
         "verdict": verdict(found),
     });
@@ -209,6 +220,9 @@ fn volume_object(volume: &Volume, verdict: &Verdict) -> Value {
         _ => Replayed::default(),
     };
     let kind = journal_kind(volume);
+    let mut journal = warning::replayed_object(&replayed);
+    journal["kind"] = json!(kind);
+    journal["uuid"] = json!((kind == "external").then(|| text::uuid(&volume.journal_uuid)));
     let features =
         features(volume).into_iter().map(|name| json!({ "meaning": meaning::of_feature(&name), "name": name }));
     let mut object = json!({
@@ -230,13 +244,7 @@ fn volume_object(volume: &Volume, verdict: &Verdict) -> Value {
         "mounts": volume.mounts,
         "most_mounts": volume.most_mounts,
         "features": features.collect::<Vec<_>>(),
-        "journal": {
-            "kind": kind,
-            "uuid": (kind == "external").then(|| text::uuid(&volume.journal_uuid)),
-            "transactions": replayed.transactions,
-            "blocks": replayed.blocks,
-            "fast_commits": replayed.fast_commits,
-        },
+        "journal": journal,
         "errors": {
             "count": volume.errors, "first": error(&volume.first_error), "last": error(&volume.last_error),
         },

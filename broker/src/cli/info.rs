@@ -26,8 +26,9 @@ const INFO_HELP: &str = "\
   filesystem  null, or kind, label, uuid, block_size, blocks, free_blocks, reserved_blocks, inodes, free_inodes,
               inode_size, state, checksum_matches, mounted_on, made, mounted, written, checked (seconds since 1970, or
               null), mounts, most_mounts, features [{name, meaning (text or null)}], journal {kind (none, internal,
-              external), uuid (or null), transactions, blocks, fast_commits (what is read from it)}, errors {count,
-              first, last {time, function, line, inode, block} or null}
+              external), uuid (or null), and what is read from it: transactions, blocks, revoked, fast_commits,
+              fast_changes}, errors {count, first, last {time, function, line, inode, block} or null}
+  warnings    [text], what it should not be trusted with
   readable    true, false, or null where several could be meant
   verdict     one line of text
 Text that is not UTF-8 has its bytes in hexadecimal beside it, as label_bytes for label.
