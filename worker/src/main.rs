@@ -19,76 +19,60 @@ use std::time::Duration;
 /// How long threads may take to come up on a busy host.
 const THREADS_START: Duration = Duration::from_secs(10);
 
-/// A report that could not be sent: there is nobody left to work for.
-struct BrokerGone;
+/// Why a worker ends before its work is done.
+enum Ended {
+    /// It says why.
+    Refused(Refusal),
+    /// There is nobody left to work for, or who is there speaks nonsense.
+    BrokerGone,
+}
 
 fn main() {
     let channel = Channel::inherited();
     report_panics();
     let code = match live(&channel) {
-        Ok(Ok(())) => exit::DONE,
-        Ok(Err(refusal)) => match channel.send(&Report::Refused(refusal), &[]) {
+        Ok(()) => exit::DONE,
+        Err(Ended::Refused(refusal)) => match channel.send(&Report::Refused(refusal), &[]) {
             Ok(()) => exit::REFUSED,
             Err(_) => exit::CHANNEL,
         },
-        Err(BrokerGone) => exit::CHANNEL,
+        Err(Ended::BrokerGone) => exit::CHANNEL,
     };
     memory::end(code);
 }
 
-fn live(channel: &Channel) -> Result<Result<(), Refusal>, BrokerGone> {
-    let (confined, layers) = match confine() {
-        Ok(proof) => proof,
-        Err(failed) => return Ok(Err(setup(failed))),
-    };
+fn live(channel: &Channel) -> Result<(), Ended> {
+    let (confined, layers) = confine()?;
     report(channel, &Report::Confined(layers))?;
     let (start, fuse) = order(channel, |order, fd| match order {
         Order::Start(start) => Some((start, fd)),
         Order::Device(_) => None,
     })?;
     if !usize::try_from(start.memory).is_ok_and(memory::grant) {
-        return Ok(Err(Refusal::OutOfMemory));
+        return Err(Ended::Refused(Refusal::OutOfMemory));
     }
     match (start.purpose, fuse) {
         (Purpose::Mount, Some(fuse)) => mount(channel, &confined, &start, fuse),
         (Purpose::Tool, None) => answer(channel, &confined, &start),
         (Purpose::Scan, None) => scan(channel, &confined),
-        _ => Err(BrokerGone),
+        _ => Err(Ended::BrokerGone),
     }
 }
 
 /// Serves the kernel until the file system is unmounted; then the thread that notices ends the process.
-fn mount(
-    channel: &Channel,
-    confined: &Confined,
-    start: &Start,
-    fuse: OwnedFd,
-) -> Result<Result<(), Refusal>, BrokerGone> {
+fn mount(channel: &Channel, confined: &Confined, start: &Start, fuse: OwnedFd) -> Result<(), Ended> {
     if fuse.as_raw_fd() != FUSE_FD {
-        return Ok(Err(setup(Failed { step: Step::Protocol, errno: 0 })));
+        return Err(Failed { step: Step::Protocol, errno: 0 }.into());
     }
-    let (session, opener) = match fuse::handshake(fuse, start) {
-        Ok(session) => session,
-        Err(error) => return Ok(Err(setup(Failed { step: Step::Init, errno: error.raw_os_error().unwrap_or(0) }))),
-    };
-    report(channel, &Report::Initialized)?;
-    let device = match device(channel, confined)? {
-        Ok(device) => device,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+    let (session, opener) = fuse::handshake(fuse, start)
+        .map_err(|error| Failed { step: Step::Init, errno: error.raw_os_error().unwrap_or(0) })?;
+    let device = device(channel, confined)?;
     let threads = usize::from(start.threads);
     let serving = session.spawn();
     if serving.is_err() || !memory::wait_for_receivers(threads, THREADS_START) {
-        return Ok(Err(setup(Failed { step: Step::Threads, errno: 0 })));
+        return Err(Failed { step: Step::Threads, errno: 0 }.into());
     }
-    if let Err(failed) = narrow(confined, seccomp::SERVING) {
-        return Ok(Err(setup(failed)));
-    }
-    memory::seal();
-    let filesystem = match Filesystem::open(device, settings(start)) {
-        Ok(filesystem) => filesystem,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+    let filesystem = open(device, confined, seccomp::SERVING, start)?;
     let summary = tool::summary(&filesystem);
     opener.open(filesystem);
     report(channel, &Report::Ready(summary))?;
@@ -97,66 +81,58 @@ fn mount(
 }
 
 /// Answers a tool until it hangs up.
-fn answer(channel: &Channel, confined: &Confined, start: &Start) -> Result<Result<(), Refusal>, BrokerGone> {
-    report(channel, &Report::Initialized)?;
-    let device = match device(channel, confined)? {
-        Ok(device) => device,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if let Err(failed) = narrow(confined, seccomp::ANSWERING) {
-        return Ok(Err(setup(failed)));
-    }
-    memory::seal();
-    let filesystem = match Filesystem::open(device, settings(start)) {
-        Ok(filesystem) => filesystem,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+fn answer(channel: &Channel, confined: &Confined, start: &Start) -> Result<(), Ended> {
+    let device = device(channel, confined)?;
+    let filesystem = open(device, confined, seccomp::ANSWERING, start)?;
     report(channel, &Report::Ready(tool::summary(&filesystem)))?;
-    tool::serve(&filesystem, channel).map_err(|_| BrokerGone)?;
-    Ok(Ok(()))
+    tool::serve(&filesystem, channel).map_err(|_| Ended::BrokerGone)
 }
 
 /// Answers what lies on a whole device, until the tool hangs up.
-fn scan(channel: &Channel, confined: &Confined) -> Result<Result<(), Refusal>, BrokerGone> {
-    report(channel, &Report::Initialized)?;
-    let device = match device(channel, confined)? {
-        Ok(device) => device,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if let Err(failed) = narrow(confined, seccomp::ANSWERING) {
-        return Ok(Err(setup(failed)));
-    }
+fn scan(channel: &Channel, confined: &Confined) -> Result<(), Ended> {
+    let device = device(channel, confined)?;
+    narrow(confined, seccomp::ANSWERING)?;
     memory::seal();
     report(channel, &Report::Mapped)?;
-    tool::scan(&device, channel).map_err(|_| BrokerGone)?;
-    Ok(Ok(()))
+    tool::scan(&device, channel).map_err(|_| Ended::BrokerGone)
 }
 
-fn device(channel: &Channel, confined: &Confined) -> Result<Result<Device, Refusal>, BrokerGone> {
+/// Says that everything else stands, takes the device and maps it.
+fn device(channel: &Channel, confined: &Confined) -> Result<Device, Ended> {
+    report(channel, &Report::Initialized)?;
     let (range, fd) = order(channel, |order, fd| match order {
         Order::Device(range) => Some((range, fd?)),
         Order::Start(_) => None,
     })?;
     let mapped = Device::map(fd, range, confined);
-    Ok(mapped.map_err(|errno| setup(Failed { step: Step::Map, errno: errno.raw_os_error() })))
+    Ok(mapped.map_err(|errno| Failed { step: Step::Map, errno: errno.raw_os_error() })?)
+}
+
+/// Installs the last filter, and then reads the first byte of the image.
+fn open(device: Device, confined: &Confined, last: &[seccomp::Row], start: &Start) -> Result<Filesystem, Ended> {
+    narrow(confined, last)?;
+    memory::seal();
+    Filesystem::open(device, settings(start)).map_err(Ended::Refused)
 }
 
 /// The next order, if it is the one that is due.
-fn order<T>(channel: &Channel, due: impl FnOnce(Order, Option<OwnedFd>) -> Option<T>) -> Result<T, BrokerGone> {
-    let (order, mut fds) = channel.receive::<Order>().map_err(|_| BrokerGone)?;
-    due(order, fds.pop()).ok_or(BrokerGone)
+fn order<T>(channel: &Channel, due: impl FnOnce(Order, Option<OwnedFd>) -> Option<T>) -> Result<T, Ended> {
+    let (order, mut fds) = channel.receive::<Order>().map_err(|_| Ended::BrokerGone)?;
+    due(order, fds.pop()).ok_or(Ended::BrokerGone)
 }
 
-fn report(channel: &Channel, report: &Report) -> Result<(), BrokerGone> {
-    channel.send(report, &[]).map_err(|_| BrokerGone)
+fn report(channel: &Channel, report: &Report) -> Result<(), Ended> {
+    channel.send(report, &[]).map_err(|_| Ended::BrokerGone)
 }
 
 fn settings(start: &Start) -> Settings {
     Settings { checksum: start.checksum, verity: start.verity, superblock: start.superblock, memory: start.memory }
 }
 
-fn setup(Failed { step, errno }: Failed) -> Refusal {
-    Refusal::Setup { step, errno }
+impl From<Failed> for Ended {
+    fn from(Failed { step, errno }: Failed) -> Self {
+        Self::Refused(Refusal::Setup { step, errno })
+    }
 }
 
 /// A panic is a bug: it is reported by its place in our own source, and ends the worker with a code of its own rather
