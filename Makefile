@@ -70,6 +70,11 @@ tools:
 	# Static programs are linked with libc.a.
 	test -e "$$(cc -print-file-name=libc.a 2>/dev/null || true)" || missing+=" libc6-dev"
 	missing=$$(printf '%s\n' $$missing | sort -u | xargs)
+	# What an installer makes and a minimal root lacks; fusermount3 looks a mount up there before it unmounts it.
+	if test ! -e /etc/mtab && test "$$(id -u)" = 0; then
+	    echo "linking /etc/mtab to /proc/self/mounts"
+	    ln -s ../proc/self/mounts /etc/mtab
+	fi
 	if test -z "$$missing"; then
 	    exit 0
 	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then

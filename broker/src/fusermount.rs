@@ -17,9 +17,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 const PLACES: [&str; 3] = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/local/bin/fusermount3"];
+
+/// What fusermount3 looks a mount up in before it unmounts it. Minimal roots lack it.
+const TABLE: &str = "/etc/mtab";
 
 /// Mounts there. Gives /dev/fuse, the number of the mount and the minor number of its file system.
 pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Result<(OwnedFd, u64, u32), Failure> {
@@ -29,6 +32,11 @@ pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Resu
     }
     if !Path::new("/dev/fuse").exists() {
         return Err(Failure::system("is missing: this kernel or container has no FUSE").about("/dev/fuse"));
+    }
+    if !Path::new(TABLE).exists() {
+        // A mount that could not be ended is not begun.
+        let reason = "is missing, and fusermount3 does not unmount without it: ln -s ../proc/self/mounts /etc/mtab";
+        return Err(Failure::system(reason).about(TABLE));
     }
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None);
     let (ours, theirs) = pair.map_err(|errno| Failure::system(words(errno)))?;
@@ -61,23 +69,34 @@ pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Resu
 }
 
 /// Unmounts there; `lazy` also where it is in use.
-pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<ExitStatus, Failure> {
+pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Failure> {
     let program = program()?;
     let mut command = Command::new(program);
-    command.env_clear().arg("-u").arg("-q").stdin(Stdio::null()).stdout(Stdio::null());
+    command.env_clear().arg("-u").stdin(Stdio::null());
     if lazy {
-        command.arg("-z").stderr(Stdio::null());
+        command.arg("-z");
     }
-    command.arg("--").arg(mountpoint).status().map_err(|error| Failure::system(words(error)).about(program))
+    let output = command.arg("--").arg(mountpoint).output();
+    let output = output.map_err(|error| Failure::system(words(error)).about(program))?;
+    if output.status.success() { Ok(()) } else { Err(refusal(&String::from_utf8_lossy(&output.stderr))) }
 }
 
 /// What fusermount3 said, as one line of ours. The host is to blame where FUSE or the mount itself is not permitted.
 fn refusal(said: &str) -> Failure {
     let line = said.lines().next().unwrap_or("refused");
-    let reason = format!("fusermount3: {}", escaped(line.rsplit_once("fusermount3: ").map_or(line, |(_, rest)| rest)));
+    let line = line.rsplit_once("fusermount3: ").map_or(line, |(_, rest)| rest);
+    if line.starts_with("failed to unmount") && line.ends_with(": Device or resource busy") {
+        return busy();
+    }
+    let reason = format!("fusermount3: {}", escaped(line));
     let host =
         ["failed to open", "mount failed: Operation not permitted", "mount failed: No such device", "not allowed"];
     if host.iter().any(|words| line.contains(words)) { Failure::system(reason) } else { Failure::mount(reason) }
+}
+
+/// What keeps a mount from being unmounted most often.
+pub(crate) fn busy() -> Failure {
+    Failure::mount("is busy: a process has a file or its working directory there")
 }
 
 fn program() -> Result<&'static str, Failure> {
@@ -131,6 +150,8 @@ mod tests {
         let failure = refusal("/usr/bin/fusermount3: user has no write access to mountpoint /m\nmore\n");
         assert_eq!(failure.to_string(), "fusermount3: user has no write access to mountpoint /m");
         assert_eq!(refusal("").to_string(), "fusermount3: refused");
+        let failure = refusal("/usr/bin/fusermount3: failed to unmount /m: Device or resource busy\n");
+        assert_eq!(failure.to_string(), busy().to_string());
     }
 
     #[test]

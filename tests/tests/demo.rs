@@ -23,6 +23,7 @@ fn main() {
             trial("demo as root", MOUNTS, workshop, as_root),
             trial("demo of a given image", MOUNTS, workshop, of_an_image),
             trial("demo as another user", UNPRIVILEGED, workshop, as_another_user),
+            trial("demo as another user without /etc/mtab", UNPRIVILEGED, workshop, without_mount_table),
             trial("demo without /dev/fuse", MOUNTS, workshop, without_fuse),
             trial("mount as another user", UNPRIVILEGED, workshop, mount_as_another_user),
         ]
@@ -76,13 +77,19 @@ fn of_an_image(workshop: &Workshop) -> Result {
 
 /// Runs a script in its own mount namespace with a /dev/fuse that all may open, then as nobody.
 fn unprivileged(place: &Path, words: &[&str], more: &[&Path]) -> Command {
-    let script = "set -e; place=$1; shift
+    unprivileged_after("", place, words, more)
+}
+
+/// The same after `first`, lines of a script.
+fn unprivileged_after(first: &str, place: &Path, words: &[&str], more: &[&Path]) -> Command {
+    let script = "set -e; place=$1; first=$2; shift 2
         mount -t tmpfs none \"$place\"/dev
         mknod -m 666 \"$place\"/dev/fuse c 10 229
         mount --bind \"$place\"/dev/fuse /dev/fuse
+        eval \"$first\"
         exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
     let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(place).args(words).args(more);
+    unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(place).arg(first).args(words).args(more);
     unshare
 }
 
@@ -92,6 +99,18 @@ fn as_another_user(workshop: &Workshop) -> Result {
     let program = lazaret::broker();
     let finished = demo(&mut unprivileged(&place, &[&program.to_string_lossy(), "demo"], &[]), &temporary)?;
     shown(&finished, PROOF)?;
+    empty(&temporary)
+}
+
+/// A root without /etc/mtab, as debootstrap makes them: there fusermount3 mounts, and then does not unmount.
+fn without_mount_table(workshop: &Workshop) -> Result {
+    let (place, temporary) = (place(workshop, "without-mtab")?, place(workshop, "without-mtab-tmp")?);
+    fs::create_dir(place.join("dev"))?;
+    let (program, bare) = (lazaret::broker(), "mount -t tmpfs none /etc");
+    let demo_words = [&*program.to_string_lossy(), "demo"];
+    let finished = demo(&mut unprivileged_after(bare, &place, &demo_words, &[]), &temporary)?;
+    shown(&finished, PROOF)?;
+    assert!(finished.stderr.contains("/etc/mtab: is missing"), "{finished:?}");
     empty(&temporary)
 }
 
@@ -117,6 +136,7 @@ fn mount_as_another_user(workshop: &Workshop) -> Result {
     let script = "set -e
         \"$1\" mount \"$2\" \"$3\"
         sha256sum < \"$3\"/sizes/65536
+        if (cd \"$3\" && \"$1\" umount \"$3\"); then exit 8; fi
         \"$1\" umount \"$3\"
         if grep -F \" $3 \" /proc/self/mountinfo; then exit 9; fi";
     let program = lazaret::broker();
@@ -126,5 +146,7 @@ fn mount_as_another_user(workshop: &Workshop) -> Result {
     fs::write(&expected, lazaret_tests::fill::noise(65536, 65536))?;
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     assert!(finished.stdout.starts_with(&digest::of_file(&expected)?), "{finished:?}");
+    let busy = format!("lazaret: {}: is busy: a process has a file or its working directory there\n", point.display());
+    assert_eq!(finished.stderr, busy);
     leftover::nothing_of(&place)
 }

@@ -34,28 +34,16 @@ pub(super) fn end(mountpoint: &Path) -> Result<(), Failure> {
         None => Err(Failure::mount("is not mounted")),
         Some(line) if !line.is_lazaret() => Err(Failure::mount("is not mounted by lazaret")),
         Some(line) if geteuid().is_root() => by_root(&line.mountpoint),
-        Some(line) => by_fusermount(&line.mountpoint),
+        Some(line) => fusermount::unmount(&line.mountpoint, false),
     }
 }
 
 fn by_root(path: &Path) -> Result<(), Failure> {
     unmount(path, UnmountFlags::NOFOLLOW).map_err(|errno| match errno {
-        Errno::BUSY => busy(),
+        Errno::BUSY => fusermount::busy(),
         Errno::PERM => Failure::system("unmounting is refused: operation not permitted"),
         _ => Failure::mount(format!("cannot be unmounted: {}", words(errno))),
     })
-}
-
-fn by_fusermount(path: &Path) -> Result<(), Failure> {
-    if fusermount::unmount(path, false)?.success() {
-        return Ok(());
-    }
-    // It says too little to tell the two apart.
-    Err(Failure::mount("cannot be unmounted: it is in use, or was mounted by another user"))
-}
-
-fn busy() -> Failure {
-    Failure::mount("is busy: a process has a file or its working directory there")
 }
 
 /// The path from the root, without links but perhaps in its last part. What is mounted there is not asked.
