@@ -2,6 +2,7 @@
 #
 #   make demo [IMAGE=…]   builds, mounts a sample (or IMAGE) confined, shows it and the proof, unmounts
 #   make test             runs every check; ends with `N passed, N failed, N skipped`
+#   make prove            the promises of SECURITY.md, each with pass or fail and the figures of its tests
 #   make mutate           walks COUNT (100000) mutated images, from number SEED (0) on
 #   make lint             formatting, clippy, dependencies, and the source held to the design
 
@@ -10,7 +11,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test mutate lint tools
+.PHONY: demo test prove mutate lint tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -36,6 +37,16 @@ test: tools
 	        print passed + 0 " passed, " failed + 0 " failed, " skipped + 0 " skipped"
 	        exit failed > 0 || passed == 0
 	    }' "$$log"
+
+# Runs the tests that SECURITY.md names.
+prove: tools
+	cargo build --workspace $(PROFILE)
+	records=$$(mktemp) log=$$(mktemp)
+	trap 'rm -f "$$records" "$$log"' EXIT
+	tests=$$(grep -o 'tests/tests/[a-z_]*\.rs' SECURITY.md | sed 's,.*/\(.*\)\.rs,--test \1,' | sort -u)
+	LAZARET_PROVE=$$records cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
+	    grep -B1 -A12 -e '^---- .*' -e '^error' "$$log" || true
+	cargo run --quiet $(PROFILE) --package lazaret-tests --bin prove -- "$$records"
 
 COUNT := 100000
 SEED := 0

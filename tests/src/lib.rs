@@ -3,6 +3,7 @@
 //! Nothing here outlives a test: every mount, loop device and process has a guard that ends it, also when a test panics.
 //!
 //! - [`requirement`]: what a test needs of the host, and what happens when it is missing.
+//! - [`prove`]: the promises of SECURITY.md, and how a test records that it has shown one.
 //! - [`command`]: run a tool to its end, within a time.
 //! - [`recipe`], [`matrix`], [`fill`], [`many`]: the images, how mke2fs makes them and what is written to them through
 //!   the kernel.
@@ -37,6 +38,7 @@ pub mod matrix;
 pub mod mutate;
 pub mod object;
 pub mod process;
+pub mod prove;
 pub mod recipe;
 pub mod requirement;
 pub mod source;

@@ -1,12 +1,14 @@
 //! What a test needs of the host. When it is missing the test is ignored and says why; with `LAZARET_REQUIRE_ALL=1`
 //! it fails instead, so that a machine that is meant to run everything cannot pass by running nothing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::Result;
+use crate::prove::{self, Figures, Outcome};
 use crate::workshop::Workshop;
 
 /// One thing a host may lack.
@@ -53,12 +55,14 @@ fn checked(
     name: impl Into<String>,
     needs: &'static [Requirement],
     test: impl FnOnce() -> Result + Send + 'static,
+    skipped: impl FnOnce() + Send + 'static,
 ) -> Trial {
     Trial::ignorable_test(name, move || {
         let missing: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
         if missing.is_empty() {
             return test().map(|()| Completion::Completed).map_err(Failed::from);
         }
+        skipped();
         let reason = missing.join(", ");
         if std::env::var_os("LAZARET_REQUIRE_ALL").is_some_and(|value| value == "1") {
             return Err(Failed::from(format!("{reason} (LAZARET_REQUIRE_ALL=1)")));
@@ -96,7 +100,28 @@ pub fn trial(
     test: impl FnOnce(&Workshop) -> Result + Send + 'static,
 ) -> Trial {
     let workshop = workshop.clone();
-    checked(name, needs, move || test(&workshop))
+    checked(name, needs, move || test(&workshop), || {})
+}
+
+/// The same for a test that shows a promise of SECURITY.md: however it ends is recorded, with what it has counted.
+pub fn proof(
+    promise: &'static str,
+    name: impl Into<String>,
+    needs: &'static [Requirement],
+    workshop: &Arc<Workshop>,
+    test: impl FnOnce(&Workshop) -> Result<Figures> + Send + 'static,
+) -> Trial {
+    let (name, workshop) = (name.into(), workshop.clone());
+    let (proved, skipped) = (name.clone(), name.clone());
+    let proving = move || {
+        let result = catch_unwind(AssertUnwindSafe(|| test(&workshop)));
+        match &result {
+            Ok(Ok(figures)) => prove::record(promise, &proved, Outcome::Passed, figures),
+            _ => prove::record(promise, &proved, Outcome::Failed, &vec![]),
+        }
+        result.unwrap_or_else(|panic| resume_unwind(panic)).map(drop)
+    };
+    checked(name, needs, proving, move || prove::record(promise, &skipped, Outcome::Skipped, &vec![]))
 }
 
 /// Where a program lies: in PATH or where root's programs are.

@@ -11,8 +11,9 @@ use lazaret_tests::block::KernelMount;
 use lazaret_tests::compare::{Order, compare};
 use lazaret_tests::lazaret::Mount;
 use lazaret_tests::matrix::MATRIX;
+use lazaret_tests::prove::Figures;
 use lazaret_tests::recipe::{self, RECIPES, Recipe};
-use lazaret_tests::requirement::{self, MOUNTS, trial};
+use lazaret_tests::requirement::{self, MOUNTS, proof};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, lazaret, leftover, many};
 
@@ -22,11 +23,11 @@ const DIRTY: &[&str] = &["ext4", "ext3", "blocks-of-1k", "no-metadata-csum", "no
 fn main() {
     requirement::main(|workshop| {
         let clean = RECIPES.iter().chain(MATRIX);
-        let clean =
-            clean.map(|recipe| trial(recipe.name, MOUNTS, workshop, |workshop| same_as_the_kernel(recipe, workshop)));
+        let clean = clean
+            .map(|recipe| proof("P4", recipe.name, MOUNTS, workshop, |workshop| same_as_the_kernel(recipe, workshop)));
         let dirty = DIRTY.iter().map(|name| {
             let recipe = recipe::named(name);
-            trial(format!("{name}-with-a-dirty-journal"), MOUNTS, workshop, |workshop| {
+            proof("P4", format!("{name}-with-a-dirty-journal"), MOUNTS, workshop, |workshop| {
                 same_when_replayed(recipe, workshop)
             })
         });
@@ -34,7 +35,7 @@ fn main() {
     })
 }
 
-fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Workshop) -> Result {
+fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Workshop) -> Result<Figures> {
     let image = workshop.image(recipe)?;
     let place = workshop.directory(&format!("{}.mounts", recipe.name))?;
     let before = digest::of_file(&image)?;
@@ -50,12 +51,13 @@ fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Workshop) -> Result {
         return Err("the image was written to".into());
     }
     leftover::nothing_of(&place)?;
-    leftover::nothing_of(&image)
+    leftover::nothing_of(&image)?;
+    Ok(vec![("images compared byte by byte", 1)])
 }
 
 /// The kernel replays its copy of the image on the device, Lazaret reads its own as if it were: neither may be left
 /// with another content, and Lazaret's copy must be as it was.
-fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result {
+fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result<Figures> {
     let place = workshop.directory(&format!("{}.dirty", recipe.name))?;
     let image = workshop.copy(recipe, &place)?;
     let (ours, theirs) = (place.join("ours.img"), place.join("theirs.img"));
@@ -78,7 +80,8 @@ fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result {
     if digest::of_file(&theirs)? == before {
         return Err("the kernel found nothing to replay: this test shows nothing".into());
     }
-    leftover::nothing_of(&place)
+    leftover::nothing_of(&place)?;
+    Ok(vec![("images compared byte by byte", 1)])
 }
 
 /// `info`, `check` and `mount` all say what is read from the journal, and the same of it.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lazaret_tests::prove;
 use lazaret_tests::source::{self, Source};
 
 /// A rule says what is wrong with a file, or nothing.
@@ -170,6 +171,8 @@ fn every_file_keeps_every_rule() {
         wrong.extend(sources.iter().filter_map(|file| Some(format!("{}: {} ({name})", file.path, rule(file)?))));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let counted = vec![("files", sources.len() as u64), ("files with unsafe", UNSAFE.len() as u64)];
+    prove::shown("P8", "every file keeps every rule", &counted);
 }
 
 #[test]
@@ -231,6 +234,37 @@ fn every_manifest_keeps_to_the_design() {
         assert!(!dependencies(&manifest).is_empty(), "{package}: no dependency was found");
         assert!(manifest.contains("[lints]\nworkspace = true"), "{package} does not take the workspace's lints");
     }
+    let broker = dependencies(&fs::read_to_string(root().join("broker/Cargo.toml")).expect("a manifest"));
+    let parsers: Vec<_> = ["lazaret_worker", "zerocopy", "fuser"].iter().filter(|one| broker.contains(**one)).collect();
+    assert!(parsers.is_empty(), "the broker links {parsers:?}");
     let bad = "[package]\nname = \"x\"\n[dev-dependencies]\nlandlock.workspace = true\n\"fuser\" = \"1\"\n";
     assert_eq!(wrong_dependencies("broker", bad).len(), 2, "a manifest that breaks the rule passes");
+    prove::shown("P1", "every manifest keeps to the design", &vec![("crates of the broker", broker.len() as u64)]);
+}
+
+/// What a file must say, so that the image cannot be touched by whoever has not confined himself.
+const ASKS_FOR_PROOF: &[(&str, &str)] = &[
+    ("policy/src/confine.rs", "pub struct Confined(());"),
+    ("worker/src/device/mod.rs", "pub fn map(fd: OwnedFd, range: Range, _: &Confined)"),
+];
+
+/// Where a [`Confined`](lazaret_policy::confine::Confined) is made: its field is private, so nobody else can.
+fn makes_proofs(file: &Source) -> bool {
+    file.path != "policy/src/confine.rs" && file.code_before_tests().contains("Confined(())")
+}
+
+#[test]
+fn only_confinement_gives_the_proof_that_a_mapping_asks_for() {
+    let sources = source::all(&root()).expect("the source is readable");
+    for (path, words) in ASKS_FOR_PROOF {
+        let file = sources.iter().find(|file| file.path == *path).expect("a file that is named");
+        assert!(file.code.contains(words), "{path} does not say: {words}");
+    }
+    let confine = sources.iter().find(|file| file.path == "policy/src/confine.rs").expect("the order of confinement");
+    let made = confine.code_before_tests().matches("Confined(())").count();
+    // Where it is declared is `Confined(());`, and it is made in one place.
+    assert_eq!(made, 2, "a proof is made in another place than at the end of `confine`");
+    assert!(!sources.iter().any(makes_proofs));
+    assert!(makes_proofs(&Source::new("worker/src/main.rs", "fn f() -> Confined { Confined(()) }")));
+    prove::shown("P5", "only confinement gives the proof", &vec![]);
 }
