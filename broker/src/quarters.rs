@@ -144,8 +144,10 @@ impl Plan {
                 "leaving supplementary groups"
             }
             Step::Root if self.empty_root => {
+                // A copy of the host's tree hides nothing, and keeps alive what the host unmounts.
+                self.namespaces -= Namespaces::MOUNT;
                 self.empty_root = false;
-                "empty root"
+                "mnt namespace with an empty root"
             }
             Step::Identity => return self.give_up_identity(errno),
             _ => return false,
@@ -161,6 +163,11 @@ impl Plan {
         self.identity = Identity::Callers;
         self.given_up.push(format!("uid of its own ({})", words(errno)));
         true
+    }
+
+    /// The namespaces that it is born in. The mount namespace is taken later: it begins as a copy of all the host's mounts.
+    pub(crate) fn at_once(&self) -> Namespaces {
+        self.namespaces - Namespaces::MOUNT
     }
 
     /// The uid and gid to take as the child's own namespace counts them; `None` to stay who it is.
@@ -200,8 +207,8 @@ mod tests {
         assert!(plan.narrow_namespaces(Namespaces::PID | Namespaces::NET, Errno::PERM));
         let quarters = plan.quarters();
         assert!(!quarters.empty_root);
-        assert_eq!(quarters.given_up[0], "empty root (permission denied)");
-        assert_eq!(quarters.given_up[1], "user, mnt, ipc, uts, cgroup namespace (operation not permitted)");
+        assert_eq!(quarters.given_up[0], "mnt namespace with an empty root (permission denied)");
+        assert_eq!(quarters.given_up[1], "user, ipc, uts, cgroup namespace (operation not permitted)");
     }
 
     #[test]

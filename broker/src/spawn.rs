@@ -3,7 +3,7 @@
 //!
 //! What holds here: between clone and exec the child makes system calls and nothing else, it allocates nothing; a step
 //! that fails is reported to the broker as what it is; what the host refuses is given up by name and never silently.
-#![expect(unsafe_code, reason = "clone3, setgroups, close_range and execveat have no safe form")]
+#![expect(unsafe_code, reason = "clone3, unshare, setgroups, close_range and execveat have no safe form")]
 
 use crate::executable;
 use crate::exit::{Failure, words};
@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::process::{Pid, Signal, getgid, getuid, pivot_root, setsid};
-use rustix::thread::{CapabilitiesSecureBits, Gid, Uid, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitiesSecureBits, Gid, Uid, UnshareFlags, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
+};
 use std::ffi::{CStr, c_long};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -34,7 +36,7 @@ pub(crate) enum Step {
     Identity,
     /// Dies with the broker.
     DeathSignal,
-    /// An empty read-only root.
+    /// A mount namespace of its own, with an empty read-only root.
     Root,
     /// The fds of a worker and no other.
     Fds,
@@ -96,7 +98,7 @@ fn failed(step: &str, error: std::io::Error) -> Failure {
 fn attempt(plan: &Plan, channel: BorrowedFd<'_>, executable: BorrowedFd<'_>) -> Result<Process, Refused> {
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(Refused::Clone)?;
-    let Some(process) = clone(plan.namespaces).map_err(Refused::Clone)? else {
+    let Some(process) = clone(plan.at_once()).map_err(Refused::Clone)? else {
         drop(ours);
         let failure = become_worker(plan, channel, executable, theirs.as_fd());
         let (step, errno) = failure;
@@ -190,9 +192,14 @@ fn die_with(broker: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
+/// A new mount namespace begins as a copy of the whole tree, and a file system lives as long as it is in any copy: what
+/// the host unmounts meanwhile does not end. So the copy is made here, as the last thing, thrown away a few calls
+/// later, and follows the host's unmounts until then where the host shares its mounts.
 fn enter_empty_root() -> Result<(), Errno> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    // SAFETY: without UnshareFlags::FILES no fd of another owner is touched.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)?;
     // Any directory serves as the place to mount it; /proc is there, or the broker could attest nothing.
     mount(c"none", c"/proc", c"tmpfs", flags, c"size=4k,nr_inodes=1,mode=0555")?;
     rustix::process::chdir(c"/proc")?;
