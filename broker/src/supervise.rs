@@ -1,8 +1,9 @@
 //! After the mount is there: waits for its end, and ends it when the worker goes silent or somebody asks.
 //!
 //! What holds here: the broker never touches the mount it watches, so whatever the worker does, the broker goes on.
-//! First the connection is aborted, then the worker killed, then the mount detached: clients of a silent worker are
-//! freed by the first and cannot be freed otherwise.
+//! First the connection is aborted, then the worker killed, then the mount detached. Clients of a silent worker are
+//! freed by the first and cannot be freed otherwise; and the last unmount waits, in the kernel, for a worker that stands
+//! within an answer, as one does whose medium has stalled, so it comes after the kill.
 
 use crate::exit::Failure;
 use crate::mount::Mount;
@@ -13,8 +14,10 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a worker may take to end once its mount is gone.
+/// How long requests under way may still be answered when somebody ends the mount.
 const GRACE: Duration = Duration::from_millis(500);
+/// The longest time between two looks while the worker may be silent.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches until the mount has ended. An error if it ended otherwise than by being unmounted or by a signal.
 pub(crate) fn watch(
@@ -38,26 +41,33 @@ pub(crate) fn watch(
             return how;
         }
         if signal {
+            await_answers(&mut worker, &mount);
             end(&mut worker, &mut mount);
             return Ok(());
         }
         let pid = worker.process().pid();
         if silence.lasts(mount.connection().waiting(), || progress(pid)) {
-            mount.connection().abort();
             end(&mut worker, &mut mount);
             return Err(Failure::mount(format!("the worker was silent for {} s and was ended", timeout.as_secs())));
         }
     }
 }
 
-/// Takes the mount away and ends the worker: by itself if it can, by force if files on the mount are still open.
-fn end(worker: &mut Worker<'_>, mount: &mut Mount) {
-    mount.detach();
-    let [ended] = wait([worker.process().as_fd()], Some(GRACE));
-    if !ended {
-        mount.connection().abort();
-        worker.process().kill();
+/// Lets the worker finish what it is at.
+fn await_answers(worker: &mut Worker<'_>, mount: &Mount) {
+    let (start, pause) = (Instant::now(), Duration::from_millis(10));
+    while mount.connection().waiting().is_some_and(|waiting| waiting > 0) && start.elapsed() < GRACE {
+        if let [true] = wait([worker.process().as_fd()], Some(pause)) {
+            return;
+        }
     }
+}
+
+/// Frees every client, ends the worker and takes the mount away, also where it is in use.
+fn end(worker: &mut Worker<'_>, mount: &mut Mount) {
+    mount.connection().abort();
+    worker.process().kill();
+    mount.detach();
     let _ = worker.reap();
 }
 
@@ -73,9 +83,11 @@ impl Silence {
         Self { timeout, since: None }
     }
 
-    /// How often to look; `None` if silence does not matter.
+    /// When to look again; `None` if silence does not matter. No later than the silence that has begun is too long.
     fn tick(&self) -> Option<Duration> {
-        (!self.timeout.is_zero()).then(|| (self.timeout / 8).clamp(Duration::from_millis(250), Duration::from_secs(5)))
+        let look = (self.timeout / 8).clamp(Duration::from_millis(250), LOOK);
+        let rest = self.since.map_or(look, |(since, _)| self.timeout.saturating_sub(since.elapsed()));
+        (!self.timeout.is_zero()).then(|| look.min(rest))
     }
 
     /// Whether it has lasted too long, by what is seen now.
@@ -129,6 +141,17 @@ mod tests {
         assert!(!silence.lasts(Some(0), || Some(8)), "nobody waits");
         assert!(!silence.lasts(Some(1), || Some(8)), "counted anew");
         assert!(!silence.lasts(None, || Some(8)), "not to be seen");
+    }
+
+    #[test]
+    fn silence_is_seen_a_second_after_it_began_and_as_soon_as_it_is_too_long() {
+        let mut silence = Silence::new(Duration::from_secs(60));
+        assert_eq!(silence.tick(), Some(LOOK));
+        silence.since = Some((Instant::now() - Duration::from_millis(59_900), 7));
+        assert!(silence.tick().unwrap() <= Duration::from_millis(100));
+        silence.since = Some((Instant::now() - Duration::from_secs(60), 7));
+        assert_eq!(silence.tick(), Some(Duration::ZERO));
+        assert!(silence.lasts(Some(1), || Some(7)));
     }
 
     #[test]
