@@ -12,6 +12,9 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+/// Where fusectl is mounted.
+const PLACE: &str = "/sys/fs/fuse/connections";
+
 /// A connection, seen from the side.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -23,7 +26,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Finds what there is of the connection with this number.
     pub(crate) fn open(number: u32) -> Self {
-        let attached = open(c"/sys/fs/fuse/connections", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let attached = open(PLACE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         attached
             .ok()
             .and_then(|place| Self::find(place, number))
@@ -60,6 +63,11 @@ impl Connection {
             let _ = abort.write_all(b"1");
         }
     }
+}
+
+/// Whether the connection with this number is to be seen where fusectl is mounted.
+pub(crate) fn is_listed(number: u32) -> bool {
+    std::path::Path::new(&format!("{PLACE}/{number}")).exists()
 }
 
 /// fusectl, attached nowhere: it is gone with its last fd.

@@ -24,6 +24,7 @@ mod process;
 mod proof;
 mod quarters;
 mod refusal;
+mod served;
 mod signal;
 mod spawn;
 mod spool;

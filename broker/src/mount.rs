@@ -3,11 +3,12 @@
 //! What holds here: no path and no fd on the own mount is used in a way that asks the worker. Its number and its
 //! connection come from statx without synchronisation and from the mount table.
 
+use crate::connection::{self, Connection};
 use crate::device::Source;
 use crate::exit::{Code, Failure, refused, words};
-use crate::mountinfo;
+use crate::mountinfo::{self, MountLine};
 use crate::options::Options;
-use crate::{connection::Connection, fusermount};
+use crate::{fusermount, served};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, open, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -17,6 +18,7 @@ use rustix::mount::{
 use rustix::process::{getegid, geteuid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where to mount: a directory, held open so that it stays the one that was checked.
 #[derive(Debug)]
@@ -44,12 +46,23 @@ struct Owner {
 }
 
 impl Mountpoint {
-    /// Opens it. One that carries a mount of ours already is busy.
+    /// Opens it. One that carries a mount of ours already is busy, unless nobody serves that any more: then it is taken
+    /// away.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        Self::open_directory(path).map_err(|failure| failure.about(path))
+        let opened = match Self::open_directory(path) {
+            Ok((_, Some(line))) if clear(&line) => Self::open_directory(path),
+            opened => opened,
+        };
+        match opened {
+            Ok((point, None)) => Ok(point),
+            Ok(_) => Err(Failure::mount("the mountpoint is busy: lazaret has mounted something there already")),
+            Err(failure) => Err(failure),
+        }
+        .map_err(|failure| failure.about(path))
     }
 
-    fn open_directory(path: &Path) -> Result<Self, Failure> {
+    /// The directory, and the mount of ours that is there already.
+    fn open_directory(path: &Path) -> Result<(Self, Option<MountLine>), Failure> {
         let fd =
             open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(
                 |errno| match errno {
@@ -60,16 +73,43 @@ impl Mountpoint {
                 },
             )?;
         let seen = look(fd.as_fd())?;
-        if seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
-            && mountinfo::with_id(seen.stx_mnt_id).ok().flatten().is_some_and(|line| line.is_lazaret())
-        {
-            return Err(Failure::mount("the mountpoint is busy: lazaret has mounted something there already"));
-        }
+        let root = seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        let occupied = mountinfo::with_id(seen.stx_mnt_id).ok().flatten().filter(|line| root && line.is_lazaret());
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let path = std::fs::read_link(link)
             .map_err(|error| Failure::system(format!("/proc cannot be read: {}", words(error))))?;
-        Ok(Self { fd, path })
+        Ok((Self { fd, path }, occupied))
     }
+}
+
+/// Takes a mount of ours away that nobody serves: its broker was killed. False where somebody does, or may.
+fn clear(line: &MountLine) -> bool {
+    let root = geteuid().is_root();
+    // A user sees the brokers that are his own, and those only where fusectl is mounted.
+    let seen = || line.user == Some(geteuid().as_raw()) && connection::is_listed(line.minor);
+    if !(root || seen()) || !is_dead(line) {
+        return false;
+    }
+    if root {
+        unmount(&line.mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok()
+    } else {
+        fusermount::unmount(&line.mountpoint, true).is_ok()
+    }
+}
+
+/// Whether nobody is there who could answer. Only then is the mount itself asked, and says so at once.
+fn is_dead(line: &MountLine) -> bool {
+    let unserved = (0..2).all(|look| {
+        // Twice, since fusermount3 mounts a moment before a broker has its connection.
+        if look > 0 {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        served::pair(line.minor).is_none()
+    });
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+    // To whom the mount is closed it says that first.
+    let asked = || statx(CWD, &line.mountpoint, flags, StatxFlags::BASIC_STATS);
+    unserved && matches!(asked(), Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::ACCESS))
 }
 
 impl Mount {

@@ -21,6 +21,12 @@ pub(crate) struct MountLine {
     pub mountpoint: PathBuf,
     /// The type with its subtype.
     pub kind: Vec<u8>,
+    /// What is mounted, as whoever mounted it has named it.
+    pub source: Vec<u8>,
+    /// Whose mount it is: `user_id=` of a FUSE file system.
+    pub user: Option<u32>,
+    /// The words of the mount and of its file system.
+    pub options: Vec<u8>,
 }
 
 impl MountLine {
@@ -53,8 +59,13 @@ fn parse(line: &[u8]) -> Option<MountLine> {
     let device = fields.nth(1)?;
     let minor = number(device.rsplit(|&byte| byte == b':').next()?)?;
     let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    let kind = unescape(fields.skip_while(|field| *field != b"-").nth(1)?);
-    Some(MountLine { id, minor: u32::try_from(minor).ok()?, mountpoint, kind })
+    let flags = fields.next()?;
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, source, words) = (unescape(fields.next()?), unescape(fields.next()?), fields.next()?);
+    let user = words.split(|&byte| byte == b',').find_map(|word| number(word.strip_prefix(b"user_id=")?));
+    let options = [flags, words].join(&b',');
+    let user = user.and_then(|user| u32::try_from(user).ok());
+    Some(MountLine { id, minor: u32::try_from(minor).ok()?, mountpoint, kind, source, user, options })
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -83,8 +94,15 @@ mod tests {
     #[test]
     fn a_line_is_decoded_with_its_octal_escapes() {
         let line = b"85 28 0:41 / /mnt/a\\040b\\134c ro,nosuid shared:2 master:1 - fuse.lazaret /x\\011y ro,user_id=0";
-        let expected =
-            MountLine { id: 85, minor: 41, mountpoint: "/mnt/a b\\c".into(), kind: b"fuse.lazaret".to_vec() };
+        let expected = MountLine {
+            id: 85,
+            minor: 41,
+            mountpoint: "/mnt/a b\\c".into(),
+            kind: b"fuse.lazaret".to_vec(),
+            source: b"/x\ty".to_vec(),
+            user: Some(0),
+            options: b"ro,nosuid,ro,user_id=0".to_vec(),
+        };
         assert_eq!(parse(line), Some(expected));
         assert!(parse(line).unwrap().is_lazaret());
     }

@@ -11,6 +11,7 @@
 //! - [`block`]: loop devices and mounts by the kernel.
 //! - [`lazaret`]: the program under test, and mounts by it.
 //! - [`process`], [`leftover`]: what runs, and what must not be left.
+//! - [`strike`]: a start of the program that is killed or stopped at a system call, and a worker made to spin.
 //! - [`object`], [`compare`]: two mounts of one image, compared in everything.
 //! - [`damage`]: an image damaged on purpose.
 //! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
@@ -42,6 +43,7 @@ pub mod prove;
 pub mod recipe;
 pub mod requirement;
 pub mod source;
+pub mod strike;
 pub mod superblock;
 pub mod walk;
 pub mod workshop;

@@ -1,0 +1,80 @@
+//! Who serves a mount: its broker and its worker, found in `/proc` each time and never remembered.
+//!
+//! What holds here: a broker is known by the fd it holds on its connection in fusectl, which the kernel names; a worker
+//! is that broker's child. Processes that this user may not look into are not seen, and the caller knows that.
+
+use rustix::process::Pid;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The processes behind one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    /// The broker.
+    pub broker: Pid,
+    /// The worker, if it lives.
+    pub worker: Option<Pid>,
+}
+
+/// Who serves the connection with this number.
+pub(crate) fn pair(connection: u32) -> Option<Pair> {
+    let broker = processes().find(|pid| is_broker(*pid, connection))?;
+    Some(Pair { broker, worker: child(broker) })
+}
+
+/// Every process, by its number.
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+}
+
+/// The directory of a process.
+pub(crate) fn place(pid: Pid) -> PathBuf {
+    PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()))
+}
+
+fn is_broker(pid: Pid, connection: u32) -> bool {
+    let fds = fs::read_dir(place(pid).join("fd")).into_iter().flatten().flatten();
+    fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|link| leads_to(&link, connection))
+}
+
+/// Whether this is the name of the connection's file `waiting`: below fusectl where it is mounted, or at the root of a
+/// fusectl that is mounted nowhere.
+fn leads_to(link: &Path, connection: u32) -> bool {
+    let inside = link.strip_prefix("/sys/fs/fuse/connections").or_else(|_| link.strip_prefix("/"));
+    inside.is_ok_and(|inside| inside == Path::new(&format!("{connection}/waiting")))
+}
+
+/// The only child of a broker that watches.
+fn child(broker: Pid) -> Option<Pid> {
+    processes().find(|pid| parent(*pid) == Some(broker))
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(place(pid).join("status")).ok()?;
+    Pid::from_raw(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_known_by_its_whole_number() {
+        for link in ["/sys/fs/fuse/connections/41/waiting", "/41/waiting"] {
+            assert!(leads_to(Path::new(link), 41) && !leads_to(Path::new(link), 1), "{link}");
+        }
+        for link in ["/home/41/waiting", "/41/abort", "41/waiting", "/sys/fs/fuse/connections/41"] {
+            assert!(!leads_to(Path::new(link), 41), "{link}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_by_what_it_holds() {
+        let own = rustix::process::getpid();
+        assert!(processes().any(|pid| pid == own));
+        assert!(!is_broker(own, 41));
+        assert!(parent(own).is_some());
+        assert!(pair(u32::MAX).is_none());
+    }
+}

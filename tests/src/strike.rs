@@ -1,0 +1,143 @@
+//! Kills or stops the programs at a system call of their start, and makes a worker spin: all from outside, so the
+//! programs under test are those that are shipped.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::command::{eventually, wait};
+use crate::{Result, lazaret, process};
+
+/// A system call of one of the two programs: the `count`th of this name that it makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Its name.
+    pub name: &'static str,
+    /// Counted from 1.
+    pub count: u32,
+}
+
+/// Whose calls are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The broker's.
+    Broker,
+    /// Those of broker and worker: whoever comes to the count first is struck.
+    Either,
+}
+
+/// `lazaret mount -f` with strace looking on, which sends one signal. Both are ended, whatever happens.
+pub struct Struck {
+    strace: Child,
+    log: PathBuf,
+    point: PathBuf,
+}
+
+impl Struck {
+    /// Starts a mount that gets `signal` when it comes to `call`.
+    pub fn mount(image: &Path, point: &Path, call: Call, whose: Whose, signal: &str) -> Result<Self> {
+        fs::create_dir_all(point)?;
+        let log = point.with_extension("strace");
+        let mut strace = Command::new("strace");
+        strace.args((whose == Whose::Either).then_some("-f")).arg("-qq").arg("-o").arg(&log);
+        strace.args(["-e", &format!("trace={}", call.name), "-e"]);
+        strace.arg(format!("inject={}:signal={signal}:when={}", call.name, call.count));
+        strace.arg(lazaret::broker()).args(["mount", "-f", "-o", "timeout=5"]).arg(image).arg(point);
+        let strace = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { strace, log, point: point.to_owned() })
+    }
+
+    /// Whether the signal was sent.
+    pub fn has_struck(&self) -> bool {
+        fs::read_to_string(&self.log).is_ok_and(|log| log.contains("--- SIG") || log.contains("+++ killed by SIGKILL"))
+    }
+
+    /// Waits for the end of both programs.
+    pub fn wait(&mut self, patience: Duration) -> Result {
+        wait(&mut self.strace, patience).map(drop)
+    }
+}
+
+impl Drop for Struck {
+    fn drop(&mut self) {
+        for one in lazaret::processes_of(&self.point) {
+            process::kill(one.pid);
+        }
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
+        let _ = fs::remove_file(&self.log);
+    }
+}
+
+/// An instruction that jumps to itself.
+#[cfg(target_arch = "x86_64")]
+const SPIN: &[u8] = &[0xeb, 0xfe];
+#[cfg(target_arch = "aarch64")]
+const SPIN: &[u8] = &[0, 0, 0, 0x14];
+
+/// writev on /dev/fuse with nothing to write, again and again: a worker that is at work all the time and never answers.
+#[cfg(target_arch = "x86_64")]
+const PRETEND: &[u8] = &[
+    0xb8, 20, 0, 0, 0, // mov eax, SYS_writev
+    0xbf, 3, 0, 0, 0, // mov edi, FUSE_FD
+    0x31, 0xd2, // xor edx, edx
+    0x0f, 0x05, // syscall
+    0xeb, 0xf0, // from the begin
+];
+#[cfg(target_arch = "aarch64")]
+const PRETEND: &[u8] = &[
+    0x48, 0x08, 0x80, 0xd2, // mov x8, SYS_writev
+    0x60, 0x00, 0x80, 0xd2, // mov x0, FUSE_FD
+    0x02, 0x00, 0x80, 0xd2, // mov x2, 0
+    0x01, 0x00, 0x00, 0xd4, // svc 0
+    0xfc, 0xff, 0xff, 0x17, // from the begin
+];
+
+/// Whichever thread takes the next request computes for ever, without a system call.
+pub fn make_spin(worker: u32) -> Result {
+    after_the_next_request(worker, SPIN)
+}
+
+/// Whichever thread takes the next request is busy for ever and answers nothing.
+pub fn make_pretend(worker: u32) -> Result {
+    after_the_next_request(worker, PRETEND)
+}
+
+/// Writes these instructions where the worker's threads go on once they have read a request: they all wait in the same
+/// place for it. The kernel tells where, and root may write there.
+fn after_the_next_request(worker: u32, code: &[u8]) -> Result {
+    let mut place = None;
+    let (waits, _) = eventually(Duration::from_secs(5), || {
+        place = place_of_read(worker);
+        place.is_some()
+    });
+    let place = place.filter(|_| waits).ok_or("no thread waits for a request")?;
+    let memory = fs::File::options().write(true).open(format!("/proc/{worker}/mem"))?;
+    memory.write_all_at(code, place)?;
+    Ok(())
+}
+
+/// Where a thread goes on that waits in read(3): the last field of `/proc/PID/task/TID/syscall`.
+fn place_of_read(worker: u32) -> Option<u64> {
+    let read = format!("{} 0x3 ", libc::SYS_read);
+    let tasks = fs::read_dir(format!("/proc/{worker}/task")).ok()?.flatten();
+    let calls = tasks.filter_map(|task| fs::read_to_string(task.path().join("syscall")).ok());
+    calls.filter(|call| call.starts_with(&read)).find_map(|call| {
+        let place = call.trim_end().rsplit(' ').next()?.strip_prefix("0x")?.to_owned();
+        u64::from_str_radix(&place, 16).ok()
+    })
+}
+
+/// Stops a process and waits until it has stopped.
+pub fn stop(pid: u32) -> Result {
+    process::signal(pid, Signal::STOP);
+    let stopped = || process::status(&pid.to_string(), "State").is_ok_and(|state| state.starts_with('T'));
+    match eventually(Duration::from_secs(5), stopped) {
+        (true, _) => Ok(()),
+        _ => Err(format!("process {pid} does not stop").into()),
+    }
+}
