@@ -1,9 +1,11 @@
 //! A mount that goes on after the command has returned: the command starts itself again and waits for one byte.
 //!
 //! What holds here: there is no fork of a running program and no pid file. Until the mount is ready the second process
-//! is the caller's child and speaks on the caller's stderr; from then on it holds nothing of the caller's.
+//! is the caller's child and speaks on the caller's stderr; from then on it holds nothing of the caller's, and speaks to the
+//! system log.
 
 use crate::exit::{Failure, say, words};
+use crate::log;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use std::ffi::OsStr;
@@ -55,6 +57,7 @@ pub(crate) fn detach(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(&[READY]).and_then(|()| stdout.write_all(text.as_bytes())).map_err(failed)?;
     stdout.flush().map_err(failed)?;
+    log::open();
     rustix::stdio::dup2_stdin(&null)
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
         .and_then(|()| rustix::stdio::dup2_stdout(&null))

@@ -3,6 +3,7 @@
 //! What holds here: a failure names a thing and a reason, and both were escaped before they reach a terminal.
 
 use crate::escape::escaped;
+use crate::log;
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fmt;
@@ -127,9 +128,12 @@ impl fmt::Display for Failure {
     }
 }
 
-/// One line on stderr. A stderr that is gone is no reason to stop.
+/// One line on stderr, or in the background in the system log. A stderr that is gone is no reason to stop.
 pub(crate) fn say(line: &str) {
     use std::io::Write;
+    if log::take(line) {
+        return;
+    }
     let _ = writeln!(std::io::stderr(), "lazaret: {line}");
 }
 

@@ -35,14 +35,14 @@ const WATCHING: &[Row] = &[
     row!(SYS_pidfd_send_signal, &[Condition::Is(1, KILL)], "kill the worker"),
     row!(SYS_ppoll, ALWAYS, "wait for the worker's end, a signal, the next look"),
     row!(SYS_read, ALWAYS, "read /proc and the number of waiting requests"),
-    row!(SYS_recvfrom, ALWAYS, "the worker's last words, without fds"),
+    row!(SYS_recvfrom, ALWAYS, "what the worker says of damage, and its last words, without fds"),
     row!(SYS_restart_syscall, ALWAYS, "go on waiting after a stop"),
     row!(SYS_rt_sigreturn, ALWAYS, "libc's own"),
     row!(SYS_sigaltstack, ALWAYS, "end"),
     row!(SYS_statx, ALWAYS, "know the own mount from another, without asking it"),
     row!(SYS_umount2, &[Condition::Is(1, DETACH)], "take the mount away"),
     row!(SYS_waitid, ALWAYS, "reap the worker"),
-    row!(SYS_write, ALWAYS, "end waiting requests; say why a mount ended"),
+    row!(SYS_write, ALWAYS, "end waiting requests; say on stderr or to the log what was met and why a mount ended"),
 ];
 
 /// Holds this process to the table for the rest of its life.

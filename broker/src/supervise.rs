@@ -5,6 +5,7 @@
 //! freed by the first and cannot be freed otherwise; and the last unmount waits, in the kernel, for a worker that stands
 //! within an answer, as one does whose medium has stalled, so it comes after the kill.
 
+use crate::damage::Told;
 use crate::exit::Failure;
 use crate::mount::Mount;
 use crate::signal::{Signals, wait};
@@ -16,22 +17,38 @@ use std::time::{Duration, Instant};
 
 /// How long requests under way may still be answered when somebody ends the mount.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long a worker has for its last word once its connection has ended.
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// The longest time between two looks while the worker may be silent.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Watches until the mount has ended. An error if it ended otherwise than by being unmounted or by a signal.
+/// Watches until the mount has ended, and says what damage is met on it. An error if it ended otherwise than by being
+/// unmounted or by a signal.
 pub(crate) fn watch(
     mut worker: Worker<'_>,
     mut mount: Mount,
     signals: &Signals,
     timeout: Duration,
+    mut told: Told,
+) -> Result<(), Failure> {
+    let how = until_the_end(&mut worker, &mut mount, signals, timeout, &mut told);
+    told.conclude();
+    how
+}
+
+fn until_the_end(
+    worker: &mut Worker<'_>,
+    mount: &mut Mount,
+    signals: &Signals,
+    timeout: Duration,
+    told: &mut Told,
 ) -> Result<(), Failure> {
     let mut silence = Silence::new(timeout);
     loop {
         let tick = if mount.connection().waiting().is_some() { silence.tick() } else { None };
-        let [ended, signal] = wait([worker.process().as_fd(), signals.as_fd()], tick);
+        let [ended, signal, report] = wait([worker.process().as_fd(), signals.as_fd(), worker.channel()], tick);
         if ended {
-            let how = worker.reap();
+            let how = worker.reap(told);
             // A worker is done when /dev/fuse tells it that the mount is gone. Where the connection cannot be seen this
             // is the only sign.
             if how.is_ok() && !mount.connection().is_seen() {
@@ -41,34 +58,46 @@ pub(crate) fn watch(
             return how;
         }
         if signal {
-            await_answers(&mut worker, &mount);
-            end(&mut worker, &mut mount);
+            await_answers(worker, mount);
+            end(worker, mount, told);
             return Ok(());
+        }
+        if report && worker.hear(told).is_err() && !ends_within(worker, GRACE) {
+            end(worker, mount, told);
+            return Err(Failure::mount("the worker said what it may not say while it serves, and was ended"));
         }
         let pid = worker.process().pid();
         if silence.lasts(mount.connection().waiting(), || progress(pid)) {
-            end(&mut worker, &mut mount);
+            end(worker, mount, told);
             return Err(Failure::mount(format!("the worker was silent for {} s and was ended", timeout.as_secs())));
         }
     }
 }
 
 /// Lets the worker finish what it is at.
-fn await_answers(worker: &mut Worker<'_>, mount: &Mount) {
+fn await_answers(worker: &Worker<'_>, mount: &Mount) {
     let (start, pause) = (Instant::now(), Duration::from_millis(10));
     while mount.connection().waiting().is_some_and(|waiting| waiting > 0) && start.elapsed() < GRACE {
-        if let [true] = wait([worker.process().as_fd()], Some(pause)) {
+        if ends_within(worker, pause) {
             return;
         }
     }
 }
 
-/// Frees every client, ends the worker and takes the mount away, also where it is in use.
-fn end(worker: &mut Worker<'_>, mount: &mut Mount) {
+/// Frees every client, ends the worker and takes the mount away, also where it is in use. A worker that can still speak
+/// says its last word when the connection ends, and is gone by itself.
+fn end(worker: &mut Worker<'_>, mount: &mut Mount, told: &mut Told) {
     mount.connection().abort();
-    worker.process().kill();
+    if !ends_within(worker, LAST_WORD) {
+        worker.process().kill();
+    }
     mount.detach();
-    let _ = worker.reap();
+    let _ = worker.reap(told);
+}
+
+fn ends_within(worker: &Worker<'_>, time: Duration) -> bool {
+    let [ended] = wait([worker.process().as_fd()], Some(time));
+    ended
 }
 
 /// How long requests have waited while the worker did nothing.

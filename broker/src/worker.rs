@@ -5,6 +5,7 @@
 //! it hands over, so that no copy stays with the broker.
 
 use crate::attest::{self, Proof, Stage};
+use crate::damage::Told;
 use crate::device::Source;
 use crate::exit::{Failure, say};
 use crate::options::{Options, Strictness};
@@ -34,6 +35,8 @@ pub(crate) struct Worker<'a> {
     purpose: Purpose,
     options: &'a Options,
     signals: &'a Signals,
+    /// The line and the column where it met a bug of its own, if it did.
+    panicked: Option<(u32, u32)>,
 }
 
 impl<'a> Worker<'a> {
@@ -50,7 +53,7 @@ impl<'a> Worker<'a> {
         if !missing.is_empty() {
             say(&format!("this host confines the worker without: {}", missing.join(", ")));
         }
-        Ok(Self { process, channel, quarters, proof, purpose, options, signals })
+        Ok(Self { process, channel, quarters, proof, purpose, options, signals, panicked: None })
     }
 
     /// Tells it what it is for, and hands over /dev/fuse where it serves a mount. No byte of the image is near yet.
@@ -111,22 +114,47 @@ impl<'a> Worker<'a> {
         &self.proof
     }
 
-    /// Waits for its end, and says how it ended where that is not as it should.
-    pub(crate) fn reap(&mut self) -> Result<(), Failure> {
-        let status = self.process.reap();
-        if status.as_ref().and_then(WaitIdStatus::exit_status) == Some(exit::DONE) {
-            return Ok(());
-        }
-        // A bug of its own is the last thing it said.
-        match self.channel.receive_within::<Report>(Duration::ZERO) {
-            Ok((Report::Panicked { line, column }, _)) => Err(panicked(line, column)),
-            _ => Err(Failure::mount(format!("the worker ended {}", how_it_ended(status.as_ref())))),
+    /// Takes one report of a worker that serves.
+    ///
+    /// # Errors
+    /// The channel is closed, or what came is not for a worker that serves to say.
+    pub(crate) fn hear(&mut self, told: &mut Told) -> Result<(), ChannelError> {
+        match self.channel.receive_within::<Report>(Duration::ZERO)?.0 {
+            Report::Met(met) if told.met(&met) => Ok(()),
+            Report::Ended(toll) => {
+                told.ended(toll);
+                Ok(())
+            }
+            Report::Panicked { line, column } => {
+                self.panicked = Some((line, column));
+                Ok(())
+            }
+            _ => Err(ChannelError::Malformed),
         }
     }
 
+    /// Waits for its end, takes what it said before, and says how it ended where that is not as it should.
+    pub(crate) fn reap(&mut self, told: &mut Told) -> Result<(), Failure> {
+        let status = self.process.reap();
+        // It says no more, so this ends.
+        while self.hear(told).is_ok() {}
+        if status.as_ref().and_then(WaitIdStatus::exit_status) == Some(exit::DONE) {
+            return Ok(());
+        }
+        match self.panicked {
+            Some((line, column)) => Err(panicked(line, column)),
+            None => Err(Failure::mount(format!("the worker ended {}", how_it_ended(status.as_ref())))),
+        }
+    }
+
+    /// Readable when it has said something.
+    pub(crate) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
     /// The process.
-    pub(crate) fn process(&mut self) -> &mut Process {
-        &mut self.process
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
     }
 
     /// How long a medium may take to answer.

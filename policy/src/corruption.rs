@@ -139,6 +139,11 @@ macro_rules! rules {
         impl Rule {
             /// Every rule, so that a test can show each one broken.
             pub const ALL: &'static [Rule] = &[$(Rule::$name,)*];
+
+            /// Its place in [`Self::ALL`].
+            pub fn number(self) -> usize {
+                self as usize
+            }
         }
         impl fmt::Display for Rule {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod confine;
 pub mod corruption;
+pub mod damage;
 pub mod exit;
 pub mod feature;
 pub mod landlock;

@@ -5,6 +5,7 @@
 //! tools that look into an image, carries bytes of the image, and whoever prints them escapes them first.
 
 use crate::corruption::Corruption;
+use crate::damage::{Met, Toll};
 use crate::warning::Warnings;
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +135,10 @@ pub enum Report {
     Mapped,
     /// It will not be served, and why. The worker ends after this.
     Refused(Refusal),
+    /// Damage was met on the mount that is served; at most [`Met::MOST`] of these.
+    Met(Met),
+    /// The mount is gone, and the worker ends: what was met on it in all.
+    Ended(Toll),
     /// The worker met a bug of its own and ends with [`crate::exit::PANIC`]. A line and a column of its own source.
     Panicked {
         /// The line.

@@ -5,10 +5,13 @@
 //! - [`ext4`]: an ext2, ext3 or ext4 file system on a device. Knows nothing of FUSE.
 //! - [`fuse`]: the talk with the kernel. Knows the file system only through [`ext4::Filesystem`].
 //! - [`tool`]: the same file system, answered over the channel for those who look without mounting.
+//!
+//! Every room may name an [`error`] and enter it in the [`ledger`] of the damage that was met.
 
 pub mod device;
 pub mod error;
 pub mod ext4;
 pub mod fuse;
+pub mod ledger;
 pub mod partition;
 pub mod tool;

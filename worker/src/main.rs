@@ -12,12 +12,17 @@ use lazaret_policy::message::{Order, Purpose, Refusal, Report, Start, Step};
 use lazaret_policy::{FUSE_FD, exit, seccomp};
 use lazaret_worker::device::Device;
 use lazaret_worker::ext4::{Filesystem, Settings};
+use lazaret_worker::ledger::Ledger;
 use lazaret_worker::{fuse, tool};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long threads may take to come up on a busy host.
 const THREADS_START: Duration = Duration::from_secs(10);
+
+/// The damage that is met on the mount, for its end, when a function without arguments tells of it.
+static LEDGER: OnceLock<Arc<Ledger>> = OnceLock::new();
 
 /// Why a worker ends before its work is done.
 enum Ended {
@@ -74,8 +79,11 @@ fn mount(channel: &Channel, confined: &Confined, start: &Start, fuse: OwnedFd) -
     }
     let filesystem = open(device, confined, seccomp::SERVING, start)?;
     let summary = tool::summary(&filesystem);
-    opener.open(filesystem);
+    let ledger = LEDGER.get_or_init(|| Arc::clone(filesystem.verifier().ledger()));
+    memory::before_the_end(tell_toll);
     report(channel, &Report::Ready(summary))?;
+    ledger.tell_by(tell);
+    opener.open(filesystem);
     let ended = serving.map(fuser::BackgroundSession::join);
     unreachable!("the session's threads end the process: {ended:?}")
 }
@@ -132,6 +140,18 @@ fn settings(start: &Start) -> Settings {
 impl From<Failed> for Ended {
     fn from(Failed { step, errno }: Failed) -> Self {
         Self::Refused(Refusal::Setup { step, errno })
+    }
+}
+
+/// Tells the broker of damage that a request has met. If it is gone, so is the worker, soon.
+fn tell(report: &Report) {
+    let _ = Channel::inherited().send(report, &[]);
+}
+
+/// The last word of a worker whose mount is gone.
+fn tell_toll() {
+    if let Some(ledger) = LEDGER.get() {
+        tell(&Report::Ended(ledger.toll()));
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use spinning_top::RawSpinlock;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use talc::TalcLock;
@@ -28,6 +29,7 @@ struct Memory {
     heap: TalcLock<RawSpinlock, Claim>,
     receivers: AtomicUsize,
     sealed: AtomicBool,
+    farewell: OnceLock<fn()>,
 }
 
 #[global_allocator]
@@ -39,6 +41,7 @@ static MEMORY: Memory = Memory {
     }),
     receivers: AtomicUsize::new(0),
     sealed: AtomicBool::new(false),
+    farewell: OnceLock::new(),
 };
 
 /// Adds `bytes` to the heap, once and for all. False where the host has not that much address space.
@@ -62,6 +65,11 @@ pub(crate) fn wait_for_receivers(count: usize, time: Duration) -> bool {
         std::thread::yield_now();
     }
     true
+}
+
+/// What a thread does that finds the file system unmounted, before the process ends. The first that is given holds.
+pub(crate) fn before_the_end(farewell: fn()) {
+    let _ = MEMORY.farewell.set(farewell);
 }
 
 /// From now on memory is what it is, and the end of a receive buffer is the end of the worker.
@@ -92,6 +100,9 @@ impl Memory {
     /// the second case the thread would now end, with calls that the filter does not allow.
     fn drop_receiver(&self, base: *mut u8, layout: Layout) {
         if self.sealed.load(Ordering::Acquire) {
+            if let Some(farewell) = self.farewell.get() {
+                farewell();
+            }
             end(lazaret_policy::exit::DONE);
         }
         self.receivers.fetch_sub(1, Ordering::Release);

@@ -1,6 +1,7 @@
 //! `lazaret mount`: the way of design §3, from the options to the watch.
 
 use crate::background;
+use crate::damage::Told;
 use crate::device::Source;
 use crate::escape::escaped;
 use crate::exit::{Failure, say, words};
@@ -104,7 +105,7 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
     }
     filter::install()?;
     // The source outlives the worker: it was bound before it.
-    supervise::watch(worker, mount, &signals, options.timeout)
+    supervise::watch(worker, mount, &signals, options.timeout, Told::of(arguments.source.as_os_str()))
 }
 
 /// A mount that is attached nowhere yet, the worker that is to serve it, and whether it will.

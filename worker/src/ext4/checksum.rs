@@ -4,7 +4,7 @@
 //! `checksum=` decides whether a wrong one is an error, is counted, or is not computed. Whoever copies a structure out
 //! of the device comes here before looking at any other of its fields but those that say where the checksum is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_policy::feature::RoCompat;
@@ -13,6 +13,7 @@ use lazaret_policy::message::Checksum;
 use super::superblock::Superblock;
 use super::units::InodeNumber;
 use crate::error::{Error, Result};
+use crate::ledger::Ledger;
 
 /// What the checksums of one file system are, and what is done about wrong ones.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct Verifier {
     policy: Checksum,
     kind: Kind,
     seed: u32,
-    failures: AtomicU64,
+    ledger: Arc<Ledger>,
 }
 
 /// Which checksums a file system has.
@@ -49,9 +50,12 @@ impl Kind {
 
 impl Verifier {
     pub(super) fn new(superblock: &Superblock, policy: Checksum) -> Self {
-        let failures = AtomicU64::new(u64::from(policy == Checksum::Warn && !superblock.checksum_matches));
+        let ledger = Arc::new(Ledger::new());
+        if policy == Checksum::Warn && !superblock.checksum_matches {
+            ledger.passed(Corruption { rule: Rule::SuperblockChecksum, place: Place::Superblock });
+        }
         let kind = if policy == Checksum::Ignore { Kind::None } else { Kind::of(superblock.ro_compat) };
-        Self { policy, kind, seed: superblock.checksum_seed, failures }
+        Self { policy, kind, seed: superblock.checksum_seed, ledger }
     }
 
     /// The checksums to be computed: none, where they are ignored.
@@ -78,7 +82,7 @@ impl Verifier {
         match self.policy {
             Checksum::Strict => Err(Error::Checksum(Corruption { rule, place })),
             Checksum::Warn => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
+                self.ledger.passed(Corruption { rule, place });
                 Ok(())
             }
             Checksum::Ignore => Ok(()),
@@ -87,7 +91,12 @@ impl Verifier {
 
     /// How many wrong checksums were let pass.
     pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        self.ledger.toll().passed
+    }
+
+    /// The damage that was met on this file system.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 }
 

@@ -164,7 +164,7 @@ fn send(filesystem: &Filesystem, inode: &Inode, offset: u64, size: u32, reply: R
             _ => assemble(filesystem, inode, offset, length, reply),
         },
         Ok(_) => assemble(filesystem, inode, offset, length, reply),
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(answered(filesystem, &error)),
     }
 }
 
@@ -176,7 +176,7 @@ fn lend(filesystem: &Filesystem, place: u64, length: u64, reply: ReplyData) {
         }
     });
     if let (Err(error), Some(reply)) = (lent, waiting) {
-        reply.error(errno(&error));
+        reply.error(answered(filesystem, &error));
     }
 }
 
@@ -188,7 +188,7 @@ fn assemble(filesystem: &Filesystem, inode: &Inode, offset: u64, length: u64, re
     bytes.resize(length, 0);
     match filesystem.read(inode, offset, &mut bytes) {
         Ok(count) => reply.data(bytes.get(..count).unwrap_or_default()),
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(answered(filesystem, &error)),
     }
 }
 
@@ -205,6 +205,12 @@ fn left_out(hidden: &mut u32) -> ControlFlow<()> {
 
 fn full(full: bool) -> ControlFlow<()> {
     if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// The number of an error that is the answer to a request. Damage is entered in the ledger.
+fn answered(filesystem: &Filesystem, error: &Error) -> Errno {
+    filesystem.verifier().ledger().answered(error);
+    errno(error)
 }
 
 fn errno(error: &Error) -> Errno {
@@ -233,21 +239,21 @@ impl fuser::Filesystem for Frontend {
             Ok(Some(inode)) => reply.entry(&KEEP, &self.attributes(&inode), Generation(0)),
             // Node 0: there is no such name, and the kernel may remember that.
             Ok(None) => reply.entry(&KEEP, &unreadable(0, None), Generation(0)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.inode(node) {
             Ok(inode) => reply.attr(&KEEP, &self.attributes(&inode)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
         match self.inode(node).and_then(|inode| self.filesystem().read_link(&inode)) {
             Ok(target) => reply.data(&target),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
@@ -257,7 +263,7 @@ impl fuser::Filesystem for Frontend {
         }
         match self.inode(node).and_then(|inode| self.filesystem().check_key(&inode)) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
@@ -274,41 +280,41 @@ impl fuser::Filesystem for Frontend {
     ) {
         match self.inode(node) {
             Ok(inode) => send(self.filesystem(), &inode, offset, size, reply),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
     fn readdir(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         match self.list(node, offset, &mut reply) {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
     fn readdirplus(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         match self.list_with_attributes(node, offset, &mut reply) {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
     fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         match self.seek(node, offset, whence) {
             Ok(found) => reply.offset(found),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
 
     fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let inode = self.inode(node);
         let value = inode.and_then(|inode| self.xattrs.value(self.filesystem(), &inode, name.as_bytes()));
-        xattr::send(value, size, reply);
+        xattr::send(value, size, reply, |error| answered(self.filesystem(), error));
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         let (inode, privileged) = (self.inode(node), request.uid() == 0);
         let names = inode.and_then(|inode| self.xattrs.names(self.filesystem(), &inode, privileged));
-        xattr::send(names, size, reply);
+        xattr::send(names, size, reply, |error| answered(self.filesystem(), error));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {

@@ -74,8 +74,9 @@ impl Shown {
     }
 }
 
-/// The answer to a process that has room for so many bytes; with 0 it asks how many there are.
-pub(super) fn send(answer: Result<Vec<u8>>, room: u32, reply: ReplyXattr) {
+/// The answer to a process that has room for so many bytes; with 0 it asks how many there are. An error is told by the
+/// number that it is given.
+pub(super) fn send(answer: Result<Vec<u8>>, room: u32, reply: ReplyXattr, number: impl FnOnce(&Error) -> Errno) {
     let answer = answer.and_then(|bytes| {
         let length = u32::try_from(bytes.len()).map_err(|_| Error::NoRoom)?;
         if room == 0 || length <= room { Ok((bytes, length)) } else { Err(Error::NoRoom) }
@@ -83,6 +84,6 @@ pub(super) fn send(answer: Result<Vec<u8>>, room: u32, reply: ReplyXattr) {
     match answer {
         Ok((_, length)) if room == 0 => reply.size(length),
         Ok((bytes, _)) => reply.data(&bytes),
-        Err(error) => reply.error(Errno::from_i32(rustix::io::Errno::from(&error).raw_os_error())),
+        Err(error) => reply.error(number(&error)),
     }
 }
