@@ -41,7 +41,9 @@ pub fn one(pid: u32) -> Option<Process> {
     let mut fields = std::str::from_utf8(after).ok()?.split_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then(|| Process {
+    // One that has ended may have threads that are still at it, and hold its files.
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    (!matches!(state, "Z" | "X") || threads() > 1).then(|| Process {
         pid,
         parent,
         executable: fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default(),

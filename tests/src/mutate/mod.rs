@@ -10,7 +10,7 @@
 mod bytes;
 mod damage;
 mod layout;
-mod random;
+pub mod random;
 mod seal;
 pub mod seeds;
 
