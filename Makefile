@@ -44,7 +44,7 @@ prove: tools
 	records=$$(mktemp) log=$$(mktemp)
 	trap 'rm -f "$$records" "$$log"' EXIT
 	tests=$$(grep -o 'tests/tests/[a-z_]*\.rs' SECURITY.md | sed 's,.*/\(.*\)\.rs,--test \1,' | sort -u)
-	LAZARET_PROVE=$$records LAZARET_KILLS=1000 LAZARET_CYCLES=1000 cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
+	LAZARET_PROVE=$$records LAZARET_KILLS=1000 LAZARET_CYCLES=1000 LAZARET_STALL=30 cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
 	    grep -B1 -A12 -e '^---- .*' -e '^error' "$$log" || true
 	cargo run --quiet $(PROFILE) --package lazaret-tests --bin prove -- "$$records"
 

@@ -7,14 +7,19 @@
 use crate::exit::{Failure, say, words};
 use crate::log;
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{chdir, setsid};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 /// What the second process says first when its mount is ready. What follows is for the caller's stdout.
 const READY: u8 = b'R';
+/// What it says instead when it ends, and has said why on stderr. The exit code follows: its end itself may have to wait
+/// for a medium that has stalled.
+const FAILED: u8 = b'F';
 
 /// Starts this program again with these arguments and waits until its mount is ready or has failed.
 pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Result<(), Failure> {
@@ -38,6 +43,9 @@ pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> 
         return Ok(());
     }
     // It has said on stderr why it ends.
+    if let [FAILED, code] = *said {
+        return Err(Failure::said(code));
+    }
     let status = child.wait().map_err(failed)?;
     match status.code().and_then(|code| u8::try_from(code).ok()) {
         Some(code) if code != 0 => Err(Failure::said(code)),
@@ -45,12 +53,19 @@ pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> 
     }
 }
 
+/// In the second process, before the mount is ready: says why it ends, and tells the first.
+pub(crate) fn fail(failure: Failure) -> Failure {
+    failure.report();
+    let _ = std::io::stdout().write_all(&[FAILED, failure.code()]).and_then(|()| std::io::stdout().flush());
+    let _ = null().and_then(let_go);
+    Failure::said(failure.code())
+}
+
 /// In the second process: tells the first that the mount is ready, with this text for its stdout, and lets go of
 /// everything that is the caller's.
 pub(crate) fn detach(text: &str) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::system(format!("going to the background: {}", words(error)));
-    let null =
-        open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    let null = null().map_err(|errno| failed(errno.into()))?;
     chdir(c"/").map_err(|errno| failed(errno.into()))?;
     // Refused to a leader of a process group, who has a session to lose only if somebody started us so by hand.
     let _ = setsid();
@@ -58,8 +73,16 @@ pub(crate) fn detach(text: &str) -> Result<(), Failure> {
     stdout.write_all(&[READY]).and_then(|()| stdout.write_all(text.as_bytes())).map_err(failed)?;
     stdout.flush().map_err(failed)?;
     log::open();
-    rustix::stdio::dup2_stdin(&null)
-        .and_then(|()| rustix::stdio::dup2_stderr(&null))
-        .and_then(|()| rustix::stdio::dup2_stdout(&null))
-        .map_err(|errno| failed(errno.into()))
+    let_go(null).map_err(|errno| failed(errno.into()))
+}
+
+fn null() -> Result<OwnedFd, Errno> {
+    open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Lets go of the caller's terminal, files and pipes.
+fn let_go(null: OwnedFd) -> Result<(), Errno> {
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    rustix::stdio::dup2_stdout(&null)
 }

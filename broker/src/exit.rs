@@ -67,6 +67,11 @@ impl Failure {
         self
     }
 
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
     /// Names the thing it is about, where no closer one was named.
     #[must_use]
     pub(crate) fn about(mut self, subject: impl AsRef<OsStr>) -> Self {

@@ -13,6 +13,7 @@
 //! - [`process`], [`leftover`]: what runs, and what must not be left.
 //! - [`strike`]: a start of the program that is killed or stopped at a system call, and a worker made to spin.
 //! - [`object`], [`compare`]: two mounts of one image, compared in everything.
+//! - [`evil_disk`]: a device that fails as it is told.
 //! - [`damage`]: an image damaged on purpose.
 //! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
 //! - [`bare`]: the program as nobody, where there is next to nothing.
@@ -29,6 +30,7 @@ pub mod compare;
 pub mod damage;
 pub mod digest;
 pub mod disk;
+pub mod evil_disk;
 pub mod fill;
 pub mod heap;
 pub mod lazaret;

@@ -68,7 +68,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("landlock", &["policy"]),
     ("caps", &["policy"]),
     ("postcard", &["policy"]),
-    ("fuser", &["worker"]),
+    ("fuser", &["worker", "tests"]),
     ("memmap2", &["worker"]),
     ("zerocopy", &["worker"]),
     ("talc", &["worker"]),

@@ -17,6 +17,7 @@ use crate::worker::Worker;
 use lazaret_policy::message::{Purpose, Refusal, Summary};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 const OPTIONS_HELP: &str = "\
@@ -68,12 +69,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !arguments.foreground && !arguments.background {
         return background::start(arguments.again());
     }
-    serve(arguments, &options).map_err(|failure| failure.about(&arguments.source))
+    let about = |failure: Failure| failure.about(&arguments.source);
+    match serve(arguments, &options) {
+        Ok(ended) => ended.map_err(about),
+        Err(failure) if arguments.background => Err(background::fail(about(failure))),
+        Err(failure) => Err(about(failure)),
+    }
 }
 
-fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
+/// Mounts, and watches until the mount has ended: how it ended, or why there was none.
+fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>, Failure> {
     let signals = Signals::block()?;
-    let mut source = Source::open(&arguments.source)?;
+    // Closed by the end of the process: the last close of a block device waits for a medium that has stalled, and whatever
+    // there is to say is to be said before.
+    let mut source = ManuallyDrop::new(Source::open(&arguments.source)?);
     let mountpoint = Mountpoint::open(&arguments.mountpoint)?;
     if options.part.is_some() {
         layout::select(&mut source, options, &signals)?;
@@ -103,9 +112,9 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<(), Failure> {
         let shown = std::io::stdout().write_all(text.as_bytes());
         shown.map_err(|error| Failure::system(format!("stdout: {}", words(error))))?;
     }
-    filter::install()?;
-    // The source outlives the worker: it was bound before it.
-    supervise::watch(worker, mount, &signals, options.timeout, Told::of(arguments.source.as_os_str()))
+    Ok(filter::install().and_then(|()| {
+        supervise::watch(worker, mount, &signals, options.timeout, Told::of(arguments.source.as_os_str()))
+    }))
 }
 
 /// A mount that is attached nowhere yet, the worker that is to serve it, and whether it will.
