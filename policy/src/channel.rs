@@ -9,9 +9,11 @@
     deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used)
 )]
 
-use crate::message::Message;
+use crate::message::{Answer, Message};
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
@@ -58,6 +60,10 @@ impl Channel {
     pub fn pair() -> Result<(Channel, OwnedFd), ChannelError> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         crate::limits::refuse_fds(ours.as_fd());
+        // A packet that is longer than the buffer cannot be sent at all; a second one fits beside it where the host lets it.
+        for end in [&ours, &theirs] {
+            set_socket_send_buffer_size(end, 2 * Answer::MAX)?;
+        }
         Ok((Channel { end: End::Owned(ours) }, theirs))
     }
 
@@ -71,7 +77,9 @@ impl Channel {
         if fds.len() != message.fds() {
             return Err(ChannelError::Fds);
         }
-        let bytes = postcard::to_allocvec(message).map_err(|_| ChannelError::Malformed)?;
+        // With the room for the longest, so that a long one is not copied as it grows.
+        let room = Vec::with_capacity(M::MAX);
+        let bytes = postcard::to_extend(message, room).map_err(|_| ChannelError::Malformed)?;
         if bytes.len() > M::MAX {
             return Err(ChannelError::Malformed);
         }
@@ -96,15 +104,16 @@ impl Channel {
     /// Waits for one message.
     pub fn receive<M: Message>(&self) -> Result<(M, Vec<OwnedFd>), ChannelError> {
         // One byte more than allowed, so that a packet that is too long shows as such.
-        let mut bytes = vec![0; M::MAX.saturating_add(1)];
+        let room = M::MAX.saturating_add(1);
         let mut fds = Vec::new();
-        let length =
-            if M::FDS == 0 { self.receive_bytes(&mut bytes)? } else { self.receive_fds(&mut bytes, &mut fds)? };
-        if length == 0 {
+        let packet = if M::FDS == 0 { self.receive_bytes(room)? } else { self.receive_fds(room, &mut fds)? };
+        if packet.is_empty() {
             return Err(ChannelError::Closed);
         }
-        let packet = bytes.get(..length).filter(|packet| packet.len() <= M::MAX).ok_or(ChannelError::Malformed)?;
-        let (message, rest) = postcard::take_from_bytes::<M>(packet).map_err(|_| ChannelError::Malformed)?;
+        if packet.len() > M::MAX {
+            return Err(ChannelError::Malformed);
+        }
+        let (message, rest) = postcard::take_from_bytes::<M>(&packet).map_err(|_| ChannelError::Malformed)?;
         if !rest.is_empty() {
             return Err(ChannelError::Malformed);
         }
@@ -125,18 +134,21 @@ impl Channel {
         }
     }
 
-    fn receive_bytes(&self, bytes: &mut [u8]) -> Result<usize, ChannelError> {
-        match rustix::io::retry_on_intr(|| recv(self, &mut *bytes, RecvFlags::empty())) {
-            Ok((length, _)) => Ok(length),
+    fn receive_bytes(&self, room: usize) -> Result<Vec<u8>, ChannelError> {
+        let mut bytes = Vec::with_capacity(room);
+        match rustix::io::retry_on_intr(|| recv(self, spare_capacity(&mut bytes), RecvFlags::empty())) {
+            Ok(_) => Ok(bytes),
             Err(Errno::CONNRESET) => Err(ChannelError::Closed),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    fn receive_fds(&self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, ChannelError> {
+    fn receive_fds(&self, room: usize, fds: &mut Vec<OwnedFd>) -> Result<Vec<u8>, ChannelError> {
+        let mut bytes = vec![0; room];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = match recvmsg(self, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+        let received = match recvmsg(self, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        {
             Ok(received) => received,
             Err(Errno::CONNRESET) => return Err(ChannelError::Closed),
             Err(errno) => return Err(errno.into()),
@@ -152,7 +164,8 @@ impl Channel {
         if received.flags.contains(ReturnFlags::TRUNC) {
             return Err(ChannelError::Malformed);
         }
-        Ok(received.bytes)
+        bytes.truncate(received.bytes);
+        Ok(bytes)
     }
 }
 

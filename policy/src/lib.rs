@@ -10,6 +10,7 @@ pub mod corruption;
 pub mod damage;
 pub mod exit;
 pub mod feature;
+pub mod gather;
 pub mod landlock;
 pub mod limits;
 pub mod message;

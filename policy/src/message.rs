@@ -6,6 +6,7 @@
 
 use crate::corruption::Corruption;
 use crate::damage::{Met, Toll};
+use crate::gather::{Begin, MOST_INODES, Piece};
 use crate::warning::Warnings;
 use serde::{Deserialize, Serialize};
 
@@ -302,6 +303,7 @@ pub enum Ask {
         /// The directory.
         directory: u32,
         /// 1 to 255 bytes.
+        #[serde(with = "serde_bytes")]
         name: Vec<u8>,
     },
     /// The next entries of a directory after this cookie; 0 begins.
@@ -324,6 +326,20 @@ pub enum Ask {
     Link(u32),
     /// Go on checking the file system; the first begins.
     Check,
+    /// All that there is to tell of some inodes, as far as one answer goes.
+    Gather {
+        /// At most [`MOST_INODES`].
+        inodes: Vec<u32>,
+        /// Where to begin with the first.
+        begin: Begin,
+    },
+    /// Where a file holds data.
+    Runs {
+        /// The file.
+        inode: u32,
+        /// From where on, in bytes.
+        offset: u64,
+    },
 }
 
 /// What the worker answers a tool.
@@ -336,16 +352,20 @@ pub enum Answer {
     /// Entries in the directory's own order; empty at the end.
     List(Vec<Entry>),
     /// Bytes; empty at the end.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
     /// How far the check has come.
     Check(Checked),
+    /// Some inodes, as far as there was room; at least one piece.
+    Gathered(Vec<Piece>),
+    /// Runs of data that rise and do not touch, at most [`crate::gather::MOST_RUNS`].
+    Runs {
+        /// In bytes of the file.
+        runs: Vec<Range>,
+        /// Where to go on; none at the end of the file.
+        next: Option<u64>,
+    },
     /// The object cannot be read: an error number as FUSE would have given it.
     Failed(i32),
-}
-
-impl Answer {
-    /// The most bytes or entry names one answer carries.
-    pub const CHUNK: usize = 48 * 1024;
 }
 
 /// How far a check has come, and what it has found since the last answer.
@@ -406,11 +426,12 @@ pub enum Severity {
 }
 
 impl Message for Ask {
-    const MAX: usize = 272;
+    /// Five bytes for each inode.
+    const MAX: usize = 32 + 5 * MOST_INODES;
 }
 
 impl Message for Answer {
-    const MAX: usize = 64 * 1024;
+    const MAX: usize = Self::CHUNK + 16 * 1024;
 }
 
 /// What `stat` would say.
@@ -459,6 +480,7 @@ pub struct Entry {
     /// Where to go on after it.
     pub cookie: u64,
     /// Its name, 1 to 255 bytes.
+    #[serde(with = "serde_bytes")]
     pub name: Vec<u8>,
     /// What the inode is, where that was asked for and can be read.
     pub attributes: Option<Attributes>,

@@ -93,7 +93,7 @@ fn answer(channel: &Channel, confined: &Confined, start: &Start) -> Result<(), E
     let device = device(channel, confined)?;
     let filesystem = open(device, confined, seccomp::ANSWERING, start)?;
     report(channel, &Report::Ready(tool::summary(&filesystem)))?;
-    tool::serve(&filesystem, channel).map_err(|_| Ended::BrokerGone)
+    tool::serve(&filesystem, start.xattrs, channel).map_err(|_| Ended::BrokerGone)
 }
 
 /// Answers what lies on a whole device, until the tool hangs up.

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::Incompat;
+use lazaret_policy::message::Xattrs;
 use zerocopy::FromBytes;
 
 use super::checksum::{Kind, crc32c};
@@ -219,6 +220,16 @@ impl Namespace {
             Self::Security => "security.",
             Self::System => "system.",
             Self::RichAcl => "system.richacl",
+        }
+    }
+
+    /// Whether attributes of this kind are shown where these are. The file system's own are shown by nobody, the kernel
+    /// neither.
+    pub fn is_shown(self, which: Xattrs) -> bool {
+        match self {
+            Self::User | Self::AclAccess | Self::AclDefault => which != Xattrs::None,
+            Self::Trusted | Self::Security => which == Xattrs::All,
+            Self::System | Self::RichAcl => false,
         }
     }
 

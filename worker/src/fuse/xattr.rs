@@ -34,7 +34,8 @@ impl Shown {
     /// The value of an attribute by its whole name. A `umask=` takes from lists as it takes from modes.
     pub(super) fn value(self, filesystem: &Filesystem, inode: &Inode, name: &[u8]) -> Result<Vec<u8>> {
         self.check()?;
-        let namespace = Xattr::parse(name).map(|xattr| xattr.namespace).filter(|&namespace| self.shows(namespace));
+        let namespace =
+            Xattr::parse(name).map(|xattr| xattr.namespace).filter(|&namespace| namespace.is_shown(self.which));
         let namespace = namespace.ok_or(Error::Unsupported("attributes of this kind"))?;
         let mut value = filesystem.xattr(inode, name)?.ok_or(Error::NoAttribute)?;
         if matches!(namespace, Namespace::AclAccess | Namespace::AclDefault) {
@@ -49,7 +50,7 @@ impl Shown {
         self.check()?;
         let mut names = Vec::new();
         filesystem.xattrs(inode, &mut |xattr| {
-            if self.shows(xattr.namespace) && (privileged || xattr.namespace != Namespace::Trusted) {
+            if xattr.namespace.is_shown(self.which) && (privileged || xattr.namespace != Namespace::Trusted) {
                 names.extend_from_slice(xattr.namespace.prefix().as_bytes());
                 names.extend_from_slice(xattr.name);
                 names.push(0);
@@ -62,15 +63,6 @@ impl Shown {
     /// Where nothing is shown the kernel need not ask again.
     fn check(self) -> Result<()> {
         if self.which == Xattrs::None { Err(Error::NotServed) } else { Ok(()) }
-    }
-
-    /// The file system's own are shown by nobody, the kernel neither.
-    fn shows(self, namespace: Namespace) -> bool {
-        match namespace {
-            Namespace::User | Namespace::AclAccess | Namespace::AclDefault => self.which != Xattrs::None,
-            Namespace::Trusted | Namespace::Security => self.which == Xattrs::All,
-            Namespace::System | Namespace::RichAcl => false,
-        }
     }
 }
 

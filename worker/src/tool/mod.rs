@@ -4,18 +4,19 @@
 //! are the image's.
 
 mod check;
+mod gather;
 mod scan;
 
 use crate::error::{Error, Result};
 use crate::ext4::{FileKind, Filesystem, Inode, InodeNumber, Namespace, Timestamp};
 use lazaret_policy::channel::{Channel, ChannelError};
-use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Summary, Time};
+use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Summary, Time, Xattrs};
 use std::ops::ControlFlow;
 
 pub use scan::serve as scan;
 
-/// Answers until the tool hangs up.
-pub fn serve(filesystem: &Filesystem, channel: &Channel) -> Result<(), ChannelError> {
+/// Answers until the tool hangs up. These extended attributes are shown.
+pub fn serve(filesystem: &Filesystem, shown: Xattrs, channel: &Channel) -> Result<(), ChannelError> {
     let mut checking = None;
     loop {
         let ask = match channel.receive::<Ask>() {
@@ -25,9 +26,10 @@ pub fn serve(filesystem: &Filesystem, channel: &Channel) -> Result<(), ChannelEr
         };
         let answer = match ask {
             Ask::Check => check::go_on(filesystem, &mut checking),
+            Ask::Gather { inodes, begin } => Ok(gather::gather(filesystem, shown, &inodes, begin)),
             ask => answer(filesystem, &ask),
         };
-        let answer = answer.unwrap_or_else(|error| Answer::Failed(rustix::io::Errno::from(&error).raw_os_error()));
+        let answer = answer.unwrap_or_else(|error| Answer::Failed(errno(&error)));
         channel.send(&answer, &[])?;
     }
 }
@@ -52,9 +54,17 @@ fn answer(filesystem: &Filesystem, ask: &Ask) -> Result<Answer> {
             Ok(Answer::Bytes(bytes))
         }
         Ask::Link(number) => Ok(Answer::Bytes(filesystem.read_link(&inode(number)?)?)),
+        Ask::Runs { inode: number, offset } => gather::runs(filesystem, &inode(number)?, offset),
         // It goes on from question to question, and the others do not.
         Ask::Check => Err(Error::Invalid),
+        // It has no errors but those of its inodes.
+        Ask::Gather { .. } => Err(Error::Invalid),
     }
+}
+
+/// An error as FUSE would have given it.
+fn errno(error: &Error) -> i32 {
+    rustix::io::Errno::from(error).raw_os_error()
 }
 
 /// As many entries as one answer holds.
