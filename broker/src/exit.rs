@@ -72,6 +72,18 @@ impl Failure {
         self.code
     }
 
+    /// What is wrong with one object of an image, as damage of it.
+    #[must_use]
+    pub(crate) fn into_damage(self) -> Self {
+        if self.local && self.code == Code::Mount as u8 { self.with(Code::Damaged) } else { self }
+    }
+
+    /// What is wrong with an image, for a command that tells damage from what cannot be read at all.
+    #[must_use]
+    pub(crate) fn into_unreadable(self) -> Self {
+        if self.code == Code::Mount as u8 { self.with(Code::Unreadable) } else { self }
+    }
+
     /// Names the thing it is about, where no closer one was named.
     #[must_use]
     pub(crate) fn about(mut self, subject: impl AsRef<OsStr>) -> Self {
@@ -97,6 +109,13 @@ impl Failure {
         if self.local {
             self.reason = self.reason.map(|reason| format!("{}: {reason}", escaped(path)));
         }
+        self
+    }
+
+    /// With this behind its reason, which holds nothing from outside that was not escaped.
+    #[must_use]
+    pub(crate) fn adding(mut self, more: &str) -> Self {
+        self.reason = self.reason.map(|reason| reason + more);
         self
     }
 

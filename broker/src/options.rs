@@ -254,6 +254,7 @@ pub(crate) fn size(value: &str) -> Option<u64> {
         b'K' => (&value[..value.len() - 1], 10),
         b'M' => (&value[..value.len() - 1], 20),
         b'G' => (&value[..value.len() - 1], 30),
+        b'T' => (&value[..value.len() - 1], 40),
         _ => (value, 0),
     };
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)

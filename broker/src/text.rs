@@ -2,7 +2,9 @@
 //!
 //! What holds here: whatever the numbers are, the words are ours and hold no byte of the image.
 
+use crate::path::is;
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
+use lazaret_policy::message::Attributes;
 use lazaret_policy::scan::{PartitionKind, TableKind, Volume};
 
 /// `s_state`: unmounted, or mounted by a journal's leave.
@@ -112,6 +114,13 @@ pub(crate) fn kind_of_volume(volume: &Volume) -> &'static str {
         false if Compat::from_bits_retain(volume.compat).contains(Compat::HAS_JOURNAL) => "ext3",
         false => "ext2",
     }
+}
+
+/// Major and minor number of a device.
+pub(crate) fn device(attributes: &Attributes) -> Option<(u32, u32)> {
+    let rdev = attributes.rdev;
+    let special = is(attributes, libc::S_IFCHR) || is(attributes, libc::S_IFBLK);
+    special.then_some(((rdev >> 8) & 0xfff, (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00)))
 }
 
 /// In which state a file system was left.

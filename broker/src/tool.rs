@@ -4,12 +4,12 @@
 //! what is printed is escaped by whoever prints.
 
 use crate::device::Source;
-use crate::exit::{Failure, words};
+use crate::exit::{Code, Failure, words};
 use crate::options::Options;
 use crate::signal::Signals;
 use crate::worker::Worker;
 use crate::{layout, refusal};
-use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Purpose, Refusal, Summary};
+use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Purpose, Range, Refusal, Summary};
 use rustix::io::Errno;
 
 /// The root directory's inode.
@@ -50,6 +50,19 @@ pub(crate) fn begin<'a>(
 pub(crate) struct Image<'a> {
     worker: Worker<'a>,
     summary: Summary,
+    ahead: Ahead,
+}
+
+/// A question whose answer is fetched later.
+#[derive(Debug, Default)]
+enum Ahead {
+    /// There is none.
+    #[default]
+    None,
+    /// It was asked.
+    Asked,
+    /// It was answered before another was.
+    Answered(Answer),
 }
 
 impl<'a> Image<'a> {
@@ -57,7 +70,7 @@ impl<'a> Image<'a> {
     pub(crate) fn open(source: &mut Source, options: &'a Options, signals: &'a Signals) -> Result<Self, Failure> {
         let (worker, opened) = start(source, options, signals)?;
         let summary = opened.map_err(refusal::failure)?;
-        Ok(Self { worker, summary })
+        Ok(Self { worker, summary, ahead: Ahead::None })
     }
 
     /// What it says of itself.
@@ -70,9 +83,41 @@ impl<'a> Image<'a> {
         &self.worker
     }
 
+    /// One question, one answer.
+    pub(crate) fn ask(&mut self, question: &Ask) -> Result<Answer, Failure> {
+        if matches!(self.ahead, Ahead::Asked) {
+            self.ahead = Ahead::Answered(self.worker.answer()?);
+        }
+        self.worker.ask(question)
+    }
+
+    /// Asks, and does not wait. There is one such question at a time.
+    pub(crate) fn ask_ahead(&mut self, question: &Ask) -> Result<(), Failure> {
+        self.forget()?;
+        self.worker.tell(question)?;
+        self.ahead = Ahead::Asked;
+        Ok(())
+    }
+
+    /// The answer to what was asked ahead.
+    pub(crate) fn hear_ahead(&mut self) -> Result<Answer, Failure> {
+        match std::mem::take(&mut self.ahead) {
+            Ahead::Answered(answer) => Ok(answer),
+            _ => self.worker.answer(),
+        }
+    }
+
+    /// What was asked ahead is not wanted any more.
+    pub(crate) fn forget(&mut self) -> Result<(), Failure> {
+        match std::mem::take(&mut self.ahead) {
+            Ahead::Asked => self.worker.answer().map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// What an inode is.
     pub(crate) fn attributes(&mut self, inode: u32) -> Result<Attributes, Failure> {
-        match self.worker.ask(&Ask::Inode(inode))? {
+        match self.ask(&Ask::Inode(inode))? {
             Answer::Inode(attributes) => Ok(attributes),
             other => Err(failed(&other)),
         }
@@ -86,21 +131,68 @@ impl<'a> Image<'a> {
     /// The same, with `.` and `..` if `dots`.
     pub(crate) fn entries(&mut self, inode: u32, dots: bool) -> Result<Vec<Entry>, Failure> {
         let mut all = vec![];
-        let mut cookie = 0;
+        self.each(inode, true, &mut |entry| {
+            if dots || entry.name != b"." && entry.name != b".." {
+                all.push(entry);
+            }
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Gives every entry of a directory in its own order, `.` and `..` too; with `attributes` also what each is.
+    pub(crate) fn each(
+        &mut self,
+        inode: u32,
+        attributes: bool,
+        take: &mut dyn FnMut(Entry) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let (mut cookie, mut count) = (0, 0);
         loop {
-            let entries = match self.worker.ask(&Ask::List { inode, cookie, attributes: true })? {
+            let entries = match self.ask(&Ask::List { inode, cookie, attributes })? {
                 Answer::List(entries) => entries,
                 other => return Err(failed(&other)),
             };
-            let Some(last) = entries.last() else { return Ok(all) };
+            let Some(last) = entries.last() else { return Ok(()) };
             cookie = last.cookie;
             for entry in entries {
-                if !is_name(&entry.name) || all.len() >= ENTRIES {
-                    return Err(Failure::mount("the worker listed what cannot be a directory"));
+                count += 1;
+                if !is_name(&entry.name) || count > ENTRIES {
+                    return Err(impossible());
                 }
-                if dots || entry.name != b"." && entry.name != b".." {
-                    all.push(entry);
+                take(entry)?;
+            }
+        }
+    }
+
+    /// Where a file holds data, in runs that rise, do not touch and lie within its length; at most so many. What cannot
+    /// be told any more is left out.
+    pub(crate) fn runs(&mut self, inode: u32, length: u64, most: usize) -> Result<Vec<Range>, Failure> {
+        let (mut all, mut offset) = (Vec::<Range>::new(), 0);
+        loop {
+            let (runs, next) = match self.ask(&Ask::Runs { inode, offset })? {
+                Answer::Runs { runs, next } => (runs, next),
+                // Whoever reads the file gets the same error where it belongs.
+                Answer::Failed(_) => return Ok(all),
+                other => return Err(failed(&other)),
+            };
+            let mut at = offset;
+            for run in runs {
+                let end = run.offset.checked_add(run.length).filter(|&end| end <= length);
+                let end = end.filter(|_| run.offset >= at && run.length > 0).ok_or_else(impossible)?;
+                match all.last_mut() {
+                    Some(last) if last.offset + last.length == run.offset => last.length += run.length,
+                    _ => all.push(run),
                 }
+                if all.len() > most {
+                    return Err(Failure::new(Code::Unreadable, format!("lies in more than {most} pieces")).local());
+                }
+                at = end;
+            }
+            match next {
+                None => return Ok(all),
+                Some(next) if next > offset && next >= at => offset = next,
+                Some(_) => return Err(impossible()),
             }
         }
     }
@@ -110,7 +202,7 @@ impl<'a> Image<'a> {
         if !is_name(name) {
             return Err(Failure::mount(words(if name.len() > 255 { Errno::NAMETOOLONG } else { Errno::NOENT })).local());
         }
-        match self.worker.ask(&Ask::Find { directory, name: name.to_vec() })? {
+        match self.ask(&Ask::Find { directory, name: name.to_vec() })? {
             Answer::Found(found) => found.ok_or_else(|| Failure::mount(words(Errno::NOENT)).local()),
             other => Err(failed(&other)),
         }
@@ -118,7 +210,7 @@ impl<'a> Image<'a> {
 
     /// Where a symbolic link leads to.
     pub(crate) fn link(&mut self, inode: u32) -> Result<Vec<u8>, Failure> {
-        match self.worker.ask(&Ask::Link(inode))? {
+        match self.ask(&Ask::Link(inode))? {
             Answer::Bytes(target) => Ok(target),
             other => Err(failed(&other)),
         }
@@ -133,7 +225,7 @@ impl<'a> Image<'a> {
         let size = self.attributes(inode)?.size;
         let mut offset = 0;
         while offset < size {
-            let bytes = match self.worker.ask(&Ask::Read { inode, offset })? {
+            let bytes = match self.ask(&Ask::Read { inode, offset })? {
                 Answer::Bytes(bytes) => bytes,
                 other => return Err(failed(&other)),
             };
@@ -147,6 +239,10 @@ impl<'a> Image<'a> {
         }
         Ok(())
     }
+}
+
+fn impossible() -> Failure {
+    Failure::mount("the worker listed what cannot be a directory or a file")
 }
 
 fn failed(answer: &Answer) -> Failure {

@@ -99,7 +99,17 @@ impl<'a> Worker<'a> {
 
     /// Asks a worker that answers a tool.
     pub(crate) fn ask(&mut self, question: &Ask) -> Result<Answer, Failure> {
-        self.send(question, &[])?;
+        self.tell(question)?;
+        self.answer()
+    }
+
+    /// Asks, and does not wait for the answer.
+    pub(crate) fn tell(&mut self, question: &Ask) -> Result<(), Failure> {
+        self.send(question, &[])
+    }
+
+    /// The answer to what was asked first and not answered yet.
+    pub(crate) fn answer(&mut self) -> Result<Answer, Failure> {
         self.receive(self.patience())
     }
 

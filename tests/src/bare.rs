@@ -1,6 +1,8 @@
 //! `lazaret` where there is next to nothing: as nobody, in a mount namespace without /dev/fuse and /proc/sys.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::requirement::Requirement;
@@ -46,6 +48,12 @@ pub fn shell(script: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", less, "sh", script, "sh"]);
     command
+}
+
+/// Runs it to its end, with its standard output in a file.
+pub fn run_into(command: &mut Command, path: &Path) -> Result<Left> {
+    command.stdout(File::create(path)?);
+    run(command)
 }
 
 /// Runs it to its end.

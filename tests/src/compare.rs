@@ -90,10 +90,26 @@ impl Comparison {
 
 /// Compares the file systems mounted at `first`, which is right, and `second`.
 pub fn compare(first: &Path, second: &Path, order: Order) -> Result<Comparison> {
+    walk(first, second, order, None)
+}
+
+/// Compares the tree at `first`, which is right, with a copy of it: in everything that a copy has of its original, but
+/// what is named here. What is one file under several names has to be one there, too.
+pub fn compare_copy(first: &Path, copy: &Path, but: &'static [&'static str]) -> Result<Comparison> {
+    walk(first, copy, Order::LookUpFirst, Some(but))
+}
+
+/// What no copy has of its original.
+const ORIGINAL: &[&str] = &["inode number", "blocks of 512 bytes", "ctime in ns", "birth time in ns"];
+
+fn walk(first: &Path, second: &Path, order: Order, copy: Option<&'static [&'static str]>) -> Result<Comparison> {
     let open = |path: &Path| -> Result<OwnedFd> { Ok(File::open(path)?.into()) };
     let (first, second) = (open(first)?, open(second)?);
-    let mut walk = Walk { order, found: Comparison::default(), left: vec![0; PIECE], right: vec![0; PIECE] };
-    walk.facts(b"", object::file_system(&first), object::file_system(&second));
+    let (left, right) = (vec![0; PIECE], vec![0; PIECE]);
+    let mut walk = Walk { order, copy, found: Comparison::default(), same: BTreeMap::new(), left, right };
+    if copy.is_none() {
+        walk.facts(b"", object::file_system(&first), object::file_system(&second));
+    }
     walk.attributes(b"", [&first, &second], c"");
     walk.directory(b"", &first, &second);
     Ok(walk.found)
@@ -107,7 +123,11 @@ const PIECE: usize = 1 << 20;
 
 struct Walk {
     order: Order,
+    /// The second is a copy, which need not have this of the first.
+    copy: Option<&'static [&'static str]>,
     found: Comparison,
+    /// Inodes of the first, and of its copy.
+    same: BTreeMap<i128, i128>,
     left: Vec<u8>,
     right: Vec<u8>,
 }
@@ -115,7 +135,7 @@ struct Walk {
 impl Walk {
     fn directory(&mut self, path: &[u8], first: &OwnedFd, second: &OwnedFd) {
         let names = match object::list(first) {
-            Ok(names) => names,
+            Ok(names) => self.wanted(names),
             Err(error) => return self.found.differ(path, "listing", error, "not asked"),
         };
         if self.order == Order::ListFirst {
@@ -132,11 +152,22 @@ impl Walk {
         }
     }
 
+    /// A copy may be without sockets.
+    fn wanted(&self, mut names: Vec<Listed>) -> Vec<Listed> {
+        let sockets = self.copy.is_none_or(|but| !but.contains(&"sockets"));
+        names.retain(|(.., kind)| sockets || *kind != FileType::Socket);
+        names
+    }
+
     /// Both lists are sorted by name, so they are walked side by side.
     fn listing(&mut self, path: &[u8], first: &[Listed], second: Answer<Vec<Listed>>) {
         let second = match second {
             Ok(second) => second,
             Err(error) => return self.found.differ(path, "listing", format!("{} names", first.len()), error),
+        };
+        let (first, second) = match self.copy {
+            Some(_) => (without_numbers(first), without_numbers(&self.wanted(second))),
+            None => (first.to_vec(), second),
         };
         if first == second {
             return;
@@ -199,6 +230,7 @@ impl Walk {
         self.facts(path, left, right);
         if let (true, Ok(Some(left)), Ok(Some(right))) = (both, object::birth(first, name), object::birth(second, name))
             && left != right
+            && self.copy.is_none()
         {
             self.found.differ(path, "birth time in ns", left, right);
         }
@@ -210,7 +242,16 @@ impl Walk {
             (Ok(first), Ok(second)) => (first, second),
             (first, second) => return self.found.differ(path, "attributes", first.map(drop), second.map(drop)),
         };
-        for ((what, first), (_, second)) in first.into_iter().zip(second).filter(|(first, second)| first != second) {
+        if self.copy.is_some() {
+            self.same_file(path, &first, &second);
+        }
+        let (fact, directory) = (|name| value(&first, name), i128::from(libc::S_IFDIR));
+        let directory = fact("mode").is_some_and(|mode| mode & i128::from(libc::S_IFMT) == directory);
+        let of_original = |what: &str| {
+            self.copy.is_some_and(|but| ORIGINAL.contains(&what) || but.contains(&what) || directory && what == "size")
+        };
+        let pairs = first.iter().zip(&second).filter(|(first, second)| first != second && !of_original(first.0));
+        for (&(what, first), &(_, second)) in pairs.collect::<Vec<_>>() {
             if what == "mode" {
                 self.found.differ(path, what, format_args!("{first:o}"), format_args!("{second:o}"));
             } else {
@@ -219,9 +260,19 @@ impl Walk {
         }
     }
 
+    /// Two names of one file are two names of one copy.
+    fn same_file(&mut self, path: &[u8], first: &Facts, second: &Facts) {
+        let (Some(first), Some(second)) = (value(first, "inode number"), value(second, "inode number")) else { return };
+        let known = *self.same.entry(first).or_insert(second);
+        if known != second {
+            self.found.differ(path, "names of one file", "one file", "several");
+        }
+    }
+
     fn extended_attributes(&mut self, path: &[u8], first: &OwnedFd, second: &OwnedFd) {
         let (first, second) = (object::extended_attributes(first), object::extended_attributes(second));
-        if first != second {
+        let left_out = self.copy.is_some_and(|but| but.contains(&"extended attributes"));
+        if first != second && !left_out {
             self.found.differ(path, "extended attributes", first, second);
         }
     }
@@ -297,6 +348,15 @@ impl Walk {
         let (first, second) = (show(first), show(second));
         self.found.differ(path, what, first, second);
     }
+}
+
+/// What one side says of this.
+fn value(facts: &Facts, name: &str) -> Option<i128> {
+    facts.iter().find(|(what, _)| *what == name).map(|(_, value)| *value)
+}
+
+fn without_numbers(entries: &[Listed]) -> Vec<Listed> {
+    entries.iter().map(|(name, _, kind)| (name.clone(), 0, *kind)).collect()
 }
 
 /// The next entries of two sorted lists: both where the names agree, else the smaller name alone.

@@ -49,18 +49,16 @@ impl Workshop {
         Ok(copy)
     }
 
+    /// An image of the same kind in which nothing was written, with more room, for a copy of what is in the recipe's.
+    pub fn empty(&self, recipe: &Recipe, to: &Path) -> Result<PathBuf> {
+        let image = to.join("empty.img");
+        format(recipe, &image, recipe.mebibytes + 32)?;
+        Ok(image)
+    }
+
     fn make(&self, recipe: &Recipe) -> Result<PathBuf> {
         let image = self.directory.path().join(format!("{}.img", recipe.name));
-        std::fs::File::create(&image)?.set_len(recipe.mebibytes << 20)?;
-        command::run(
-            Command::new("mke2fs")
-                .args(["-q", "-F", "-U", UUID, "-E"])
-                .arg(format!("hash_seed={UUID}"))
-                .args(recipe.arguments)
-                .arg(&image)
-                .env("E2FSPROGS_FAKE_TIME", "1500000000")
-                .env("SOURCE_DATE_EPOCH", "1500000000"),
-        )?;
+        format(recipe, &image, recipe.mebibytes)?;
         tools(recipe.prepare, &image)?;
         let mounted = KernelMount::writable(&image, &self.directory(&format!("{}.fill", recipe.name))?)?;
         for fill in recipe.fill {
@@ -72,6 +70,15 @@ impl Workshop {
         (recipe.proof)(&image).map_err(|error| format!("{} is not what it should be: {error}", recipe.name))?;
         Ok(image)
     }
+}
+
+/// Makes a file system as a recipe says.
+fn format(recipe: &Recipe, image: &Path, mebibytes: u64) -> Result {
+    std::fs::File::create(image)?.set_len(mebibytes << 20)?;
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-F", "-U", UUID, "-E"]).arg(format!("hash_seed={UUID}")).args(recipe.arguments).arg(image);
+    mke2fs.env("E2FSPROGS_FAKE_TIME", "1500000000").env("SOURCE_DATE_EPOCH", "1500000000");
+    command::run(&mut mke2fs).map(drop)
 }
 
 /// Runs each tool with the image's path in the place of the word `IMAGE`.

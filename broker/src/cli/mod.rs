@@ -4,6 +4,7 @@ mod cat;
 mod check;
 mod demo;
 mod describe;
+mod extract;
 mod info;
 mod listing;
 mod ls;
@@ -39,6 +40,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Print files of an image
     Cat(cat::Arguments),
+    /// Extract files of an image into a directory or an archive
+    Extract(extract::Arguments),
     /// Tell whether a file system is sound, and what is damaged
     Check(check::Arguments),
     /// Mount a sample image, list it, show the worker's confinement, unmount
@@ -62,6 +65,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         Command::Info(arguments) => info::run(&arguments),
         Command::Ls(arguments) => ls::run(&arguments),
         Command::Cat(arguments) => cat::run(&arguments),
+        Command::Extract(arguments) => extract::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }

@@ -4,6 +4,7 @@
 
 use super::output::put_bytes;
 use crate::path::is;
+use crate::text::device;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lazaret_policy::message::{Attributes, Time};
@@ -235,13 +236,6 @@ fn kind(mode: u32) -> &'static str {
         libc::S_IFSOCK => "socket",
         _ => "unknown",
     }
-}
-
-/// Major and minor number of a device.
-fn device(attributes: &Attributes) -> Option<(u32, u32)> {
-    let rdev = attributes.rdev;
-    let special = is(attributes, libc::S_IFCHR) || is(attributes, libc::S_IFBLK);
-    special.then_some(((rdev >> 8) & 0xfff, (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00)))
 }
 
 #[cfg(test)]
