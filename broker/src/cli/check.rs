@@ -131,6 +131,7 @@ fn damage(refusal: Refusal) -> Option<Corruption> {
 fn unread(errno: i32) -> Failure {
     match Errno::from_raw_os_error(errno.clamp(1, 4095)) {
         Errno::NOMEM => Failure::mount("needs more memory than it is granted to be checked; see the option memory="),
+        Errno::FBIG => Failure::mount("asks for more work than a file system of its length can need"),
         errno => Failure::mount(format!("cannot be read whole: {}", words(errno))),
     }
 }

@@ -50,23 +50,37 @@ impl Filesystem {
     /// unless there is such a name; the damage of a block in which the name may be, if it is in no
     /// other: [`Error::Corrupt`], [`Error::Checksum`], [`Error::Device`]; [`Error::Budget`].
     pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Result<Option<InodeNumber>> {
+        self.lookup_within(directory, name, &mut Budget::new())
+    }
+
+    /// As [`Self::lookup`], for one who looks up more than one name.
+    pub(super) fn lookup_within(
+        &self,
+        directory: &Inode,
+        name: &[u8],
+        budget: &mut Budget,
+    ) -> Result<Option<InodeNumber>> {
         check_kind(directory)?;
         let naming = Naming::of(self, directory);
         let Some(wanted) = naming.wanted(name)? else { return Ok(None) };
         let blocks = 0..self.directory_blocks(directory);
         let found = if !self.is_hashed(directory) {
-            self.lookup_linear(directory, naming, &wanted, blocks)?
+            self.lookup_linear(directory, blocks, Search::new(naming, &wanted, budget))?
         } else if name == b"." || name == b".." {
             // They stand in front of the tree's root and are in no leaf.
-            self.lookup_linear(directory, naming, &wanted, 0..1)?
+            self.lookup_linear(directory, 0..1, Search::new(naming, &wanted, budget))?
         } else {
-            match htree::lookup(self, directory, naming, &wanted)? {
+            match htree::lookup(self, directory, Search::new(naming, &wanted, budget))? {
                 Answer::Found(number) => Some(number),
                 Answer::Absent if !naming.may_lie_elsewhere(name) => match self.changes.appended(directory.number) {
-                    Some(first) => self.lookup_linear(directory, naming, &wanted, first..blocks.end)?,
+                    Some(first) => {
+                        self.lookup_linear(directory, first..blocks.end, Search::new(naming, &wanted, budget))?
+                    }
                     None => None,
                 },
-                Answer::Absent | Answer::Unknown => self.lookup_linear(directory, naming, &wanted, blocks)?,
+                Answer::Absent | Answer::Unknown => {
+                    self.lookup_linear(directory, blocks, Search::new(naming, &wanted, budget))?
+                }
             }
         };
         found.map_or_else(|| naming.absent(name), |number| Ok(Some(number)))
@@ -99,7 +113,7 @@ impl Filesystem {
             budget.spend(size.bytes().into())?;
             let skip = usize_from(size.within_block(at));
             at = FileOffset(begin.saturating_add(size.bytes().into()));
-            match self.directory_block(directory, block) {
+            match self.directory_block(directory, block, &mut budget) {
                 Ok(Some((bytes, _))) => {
                     let records = Records::of(&bytes, self.superblock().inodes);
                     for record in records.with_hashes(naming.keeps_hashes()) {
@@ -143,22 +157,20 @@ impl Filesystem {
     fn lookup_linear(
         &self,
         directory: &Inode,
-        naming: Naming,
-        wanted: &Wanted<'_>,
         blocks: Range<u64>,
+        mut search: Search<'_>,
     ) -> Result<Option<InodeNumber>> {
         let size = self.superblock().block_size;
-        let mut search = Search::new(naming, wanted);
         let begin = size.bytes_of(blocks.start).unwrap_or(u64::MAX);
         let (mut damage, mut at) = (None, FileOffset(begin));
         while let Some((block, begin)) = self.within(directory, at).filter(|(block, _)| u64::from(block.0) < blocks.end)
         {
             search.budget.spend(size.bytes().into())?;
             at = FileOffset(begin.saturating_add(size.bytes().into()));
-            let found = match self.directory_block(directory, block) {
+            let found = match self.directory_block(directory, block, search.budget) {
                 Ok(Some((bytes, _))) => self.find(directory, block, &bytes, &mut search),
                 Ok(None) => {
-                    at = self.behind_hole(directory, begin, &mut search.budget)?;
+                    at = self.behind_hole(directory, begin, search.budget)?;
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -189,7 +201,7 @@ impl Filesystem {
         for record in Records::of(bytes, self.superblock().inodes).with_hashes(search.naming.keeps_hashes()) {
             let record = record.map_err(|(rule, offset)| broken(directory, block, rule, offset))?;
             let Some(inode) = record.inode else { continue };
-            match search.wanted.matches(record.name, &mut search.budget)? {
+            match search.wanted.matches(record.name, search.budget)? {
                 Match::Same => return Ok(Some(inode)),
                 Match::Alike => search.alike = search.alike.or(Some(inode)),
                 Match::No => (),
@@ -212,12 +224,18 @@ impl Filesystem {
         }
     }
 
-    /// A block of a directory that matches its checksum, and what it is; none where there is a hole.
-    pub(super) fn directory_block(&self, directory: &Inode, block: LogicalBlock) -> Result<Option<(Block, Role)>> {
+    /// A block of a directory that matches its checksum, and what it is; none where there is a hole. Looking for it is
+    /// charged.
+    pub(super) fn directory_block(
+        &self,
+        directory: &Inode,
+        block: LogicalBlock,
+        budget: &mut Budget,
+    ) -> Result<Option<(Block, Role)>> {
         if directory.flags.contains(InodeFlags::INLINE_DATA) {
             return Ok(self.inline_directory_block(directory, block)?.map(|bytes| (bytes, Role::Leaf)));
         }
-        let Some(bytes) = self.read_block(directory, block)? else { return Ok(None) };
+        let Some(bytes) = self.read_block_within(directory, block, budget)? else { return Ok(None) };
         let hidden = || format::DirEntry::ref_from_prefix(&bytes).is_ok_and(|(first, _)| fills(first, &bytes));
         let role = match block {
             LogicalBlock(0) if self.is_hashed(directory) => Role::Root,
@@ -304,17 +322,17 @@ pub(super) enum Role {
 
 /// A search for a name through blocks of a directory.
 pub(super) struct Search<'a> {
-    naming: Naming,
-    wanted: &'a Wanted<'a>,
+    pub(super) naming: Naming,
+    pub(super) wanted: &'a Wanted<'a>,
     /// What it may still cost.
-    pub(super) budget: Budget,
+    pub(super) budget: &'a mut Budget,
     /// The first entry that has the name in another case.
     pub(super) alike: Option<InodeNumber>,
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(naming: Naming, wanted: &'a Wanted<'a>) -> Self {
-        Self { naming, wanted, budget: Budget::new(), alike: None }
+    pub(super) fn new(naming: Naming, wanted: &'a Wanted<'a>, budget: &'a mut Budget) -> Self {
+        Self { naming, wanted, budget, alike: None }
     }
 }
 

@@ -13,7 +13,6 @@ use super::checksum::crc32c;
 use super::dir::{Role, Search, broken};
 use super::hash::{NameHash, SIPHASH};
 use super::inode::Inode;
-use super::name::{Naming, Wanted};
 use super::record::record_length;
 use super::units::{InodeNumber, LogicalBlock};
 use super::{Block, Filesystem, format};
@@ -30,9 +29,9 @@ pub(super) enum Answer {
 }
 
 /// Looks a name up by its hash: reads one block a level, and more leaves only where hashes collide.
-pub(super) fn lookup(fs: &Filesystem, directory: &Inode, naming: Naming, wanted: &Wanted<'_>) -> Result<Answer> {
-    let mut search = Search::new(naming, wanted);
-    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, &mut search.budget)?;
+pub(super) fn lookup(fs: &Filesystem, directory: &Inode, search: Search<'_>) -> Result<Answer> {
+    let (naming, wanted) = (search.naming, search.wanted);
+    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, search.budget)?;
     let hash = match root.version() {
         // Where a hash with a key stands behind each name, it is also what the tree is sorted by, and nowhere else.
         Some(SIPHASH) if naming.keeps_hashes() => wanted.hash(None),
@@ -52,7 +51,7 @@ pub(super) fn lookup(fs: &Filesystem, directory: &Inode, naming: Naming, wanted:
     loop {
         let leaf = path.child()?;
         path.search.budget.spend(fs.superblock().block_size.bytes().into())?;
-        if let Some((bytes, _)) = fs.directory_block(directory, leaf)?
+        if let Some((bytes, _)) = fs.directory_block(directory, leaf, path.search.budget)?
             && let Some(number) = fs.find(directory, leaf, &bytes, &mut path.search)?
         {
             return Ok(Answer::Found(number));
@@ -111,7 +110,7 @@ impl Path<'_> {
     fn descend(&mut self, which: impl Fn(&Level) -> usize) -> Result<()> {
         while self.levels.len() <= self.depth {
             let child = self.child()?;
-            let mut level = Level::read(self.fs, self.directory, child, Role::Node, &mut self.search.budget)?;
+            let mut level = Level::read(self.fs, self.directory, child, Role::Node, self.search.budget)?;
             level.at = which(&level);
             self.levels.push(level);
         }
@@ -153,7 +152,7 @@ impl Level {
     ) -> Result<Self> {
         budget.spend(fs.superblock().block_size.bytes().into())?;
         let (bytes, found) =
-            fs.directory_block(directory, block)?.ok_or(broken(directory, block, Rule::HtreeBlock, 0))?;
+            fs.directory_block(directory, block, budget)?.ok_or(broken(directory, block, Rule::HtreeBlock, 0))?;
         if found != role {
             return Err(broken(directory, block, Rule::HtreeNode, 0));
         }

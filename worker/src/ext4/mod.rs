@@ -256,8 +256,13 @@ impl Filesystem {
     /// # Errors
     /// As [`Self::map`], and a device that cannot be read.
     pub fn read_block(&self, inode: &Inode, block: LogicalBlock) -> Result<Option<Block>> {
+        self.read_block_within(inode, block, &mut Budget::new())
+    }
+
+    /// The same for one who reads more than one in a request: looking for the block is charged, the block is not.
+    fn read_block_within(&self, inode: &Inode, block: LogicalBlock, budget: &mut Budget) -> Result<Option<Block>> {
         let size = self.superblock.block_size;
-        let mapping = self.map(inode, size.file_offset(block), size.bytes().into())?;
+        let mapping = self.map_within(inode, size.file_offset(block), size.bytes().into(), budget)?;
         let MappingKind::Data(start) = mapping.kind else { return Ok(None) };
         let mut bytes = vec![0; usize_from(size.bytes())].into_boxed_slice();
         self.device.read_at(start.0, &mut bytes)?;

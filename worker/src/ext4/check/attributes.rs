@@ -58,6 +58,7 @@ impl Check<'_> {
                 Value::Inode { number, size } => {
                     push(&mut self.value_inodes, number.value())?;
                     clusters = clusters.saturating_add(clusters_for(self.fs, usize_from(size)));
+                    self.values.spend(size.into())?;
                     if let Err(error) = self.fs.value(inode, entry) {
                         self.keep(error)?;
                     }

@@ -2,6 +2,8 @@
 //!
 //! Without the feature bigalloc a cluster is a block. They count from where group 0 begins, as the bitmaps do.
 
+use lazaret_policy::feature::RoCompat;
+
 use crate::error::{Error, Result};
 use crate::ext4::superblock::Superblock;
 use crate::ext4::units::{BlockNumber, GroupNumber};
@@ -10,6 +12,10 @@ use crate::ext4::units::{BlockNumber, GroupNumber};
 const CHUNK: usize = 4096;
 /// Bits of a chunk, as a power of two.
 const CHUNK_BITS: u32 = 15;
+/// How often all clusters may be marked, one with another. A sound file system marks each once; where files share
+/// blocks, more often.
+const MOST_TIMES: u64 = 4;
+const MOST_TIMES_SHARED: u64 = 64;
 
 /// The clusters that were seen in use.
 pub(super) struct Clusters {
@@ -18,6 +24,8 @@ pub(super) struct Clusters {
     blocks: u64,
     ratio: u32,
     per_group: u64,
+    /// How many more may be marked.
+    left: u64,
 }
 
 impl Clusters {
@@ -30,7 +38,9 @@ impl Clusters {
         chunks.try_reserve_exact(count).map_err(|_| Error::OutOfMemory)?;
         chunks.resize_with(count, || None);
         let per_group = superblock.blocks_per_group.checked_div(ratio).unwrap_or(1).into();
-        Ok(Self { chunks, first: superblock.first_data_block.0, blocks: superblock.blocks, ratio, per_group })
+        let shared = superblock.ro_compat.contains(RoCompat::SHARED_BLOCKS);
+        let left = all.saturating_mul(if shared { MOST_TIMES_SHARED } else { MOST_TIMES });
+        Ok(Self { chunks, first: superblock.first_data_block.0, blocks: superblock.blocks, ratio, per_group, left })
     }
 
     /// The cluster of a block.
@@ -69,8 +79,11 @@ impl Clusters {
         self.mark(self.of(start), self.of(last).saturating_add(1))
     }
 
-    /// Marks the clusters from one to before another; the first that was in use already, if there is one.
+    /// Marks the clusters from one to before another; the first that was in use already, if there is one. Where far more
+    /// was marked than there is, no more is looked at: all of it was in use already.
     pub(super) fn mark(&mut self, from: u64, to: u64) -> Result<Option<u64>> {
+        let Some(left) = self.left.checked_sub(to.saturating_sub(from)) else { return Ok(Some(from)) };
+        self.left = left;
         let (mut at, mut double) = (from, None);
         while at < to {
             // The bits of one byte.
@@ -105,6 +118,11 @@ impl Clusters {
     pub(super) fn count(&self, range: std::ops::Range<u64>) -> u64 {
         let (mut at, mut count) = (range.start, 0_u64);
         while at < range.end {
+            let chunk = at >> CHUNK_BITS;
+            if usize::try_from(chunk).ok().and_then(|chunk| self.chunks.get(chunk)).is_none_or(Option::is_none) {
+                at = chunk.saturating_add(1) << CHUNK_BITS;
+                continue;
+            }
             let left = range.end.saturating_sub(at).min(8);
             count = count.saturating_add((self.eight(at) & ones(left)).count_ones().into());
             at = at.saturating_add(8);
@@ -143,7 +161,14 @@ mod tests {
     use super::*;
 
     fn clusters() -> Clusters {
-        Clusters { chunks: (0..3).map(|_| None).collect(), first: 1, blocks: 70_001, ratio: 1, per_group: 8192 }
+        Clusters {
+            chunks: (0..3).map(|_| None).collect(),
+            first: 1,
+            blocks: 70_001,
+            ratio: 1,
+            per_group: 8192,
+            left: 140_002,
+        }
     }
 
     #[test]
@@ -156,6 +181,15 @@ mod tests {
             assert_eq!(clusters.mark(to - 1, to + 3), Ok(Some(to - 1)));
             assert_eq!(clusters.mark(from, from + 1), Ok(Some(from)));
         }
+    }
+
+    #[test]
+    fn what_is_marked_too_often_is_looked_at_no_more() {
+        let mut clusters = clusters();
+        assert_eq!(clusters.mark(0, 70_000), Ok(None));
+        assert_eq!(clusters.mark(0, 70_000), Ok(Some(0)));
+        assert_eq!(clusters.mark(70_000, 70_002), Ok(None));
+        assert_eq!((clusters.mark(70_001, 70_003), clusters.count(0..98_304)), (Ok(Some(70_001)), 70_002));
     }
 
     #[test]

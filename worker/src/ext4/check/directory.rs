@@ -7,12 +7,13 @@ use super::inodes::Role;
 use super::tree::Tree;
 use super::{Check, push};
 use crate::error::Result;
-use crate::ext4::Inode;
+use crate::ext4::budget::Budget;
 use crate::ext4::checksum::crc32c;
 use crate::ext4::dir;
 use crate::ext4::name::Naming;
 use crate::ext4::record::{Record, Records, is_name};
 use crate::ext4::units::{InodeNumber, LogicalBlock};
+use crate::ext4::{Block, Inode, InodeFlags};
 
 /// What is kept of a directory.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,17 @@ pub(super) struct Directory {
     pub(super) dotdot: u32,
     /// For the search for the root: when it was come by last.
     pub(super) passed: u32,
+}
+
+/// A directory that is being looked at.
+pub(super) struct Opened {
+    inode: Inode,
+    naming: Naming,
+    tree: Option<Tree>,
+    /// The next block of it.
+    block: u64,
+    /// How many entries came before: the first two are special.
+    position: u64,
 }
 
 /// A block of a directory that is being looked at.
@@ -44,57 +56,91 @@ impl Directory {
 }
 
 impl Check<'_> {
-    /// One directory. Gives whether the stage is over.
+    /// One directory, or a part of it. Gives whether the stage is over.
     pub(super) fn next_directory(&mut self) -> Result<bool> {
         let directory = usize::try_from(self.at).ok().and_then(|at| self.directories.get(at).copied());
         let Some(directory) = directory else { return Ok(true) };
-        self.at = self.at.saturating_add(1);
-        self.spend(1);
-        let Some(number) = InodeNumber::new(directory.number) else { return Ok(false) };
-        let bytes = self.inode_bytes(number)?;
-        // What is wrong with the inode was told.
-        let Ok(inode) = self.fs.inode_of(number, &bytes, false) else { return Ok(false) };
-        self.directory(&inode)?;
+        let mut opened = match self.open.take() {
+            Some(opened) => opened,
+            None => match self.open_directory(directory)? {
+                Some(opened) => opened,
+                None => {
+                    self.at = self.at.saturating_add(1);
+                    return Ok(false);
+                }
+            },
+        };
+        if self.directory(&mut opened)? {
+            self.at = self.at.saturating_add(1);
+        } else {
+            self.open = Some(opened);
+        }
         Ok(false)
     }
 
-    fn directory(&mut self, directory: &Inode) -> Result<()> {
-        let naming = Naming::of(self.fs, directory);
-        let tree = if self.fs.is_hashed(directory) { self.tree(directory, naming)? } else { None };
-        // How many entries came before: the first two are special.
-        let mut position = 0_u64;
-        for block in 0..self.fs.directory_blocks(directory) {
-            let Ok(block) = u32::try_from(block).map(LogicalBlock) else { break };
-            let bytes = match self.fs.directory_block(directory, block) {
-                Ok(Some((bytes, _))) => bytes,
-                Ok(None) => {
-                    // Where a hole is, the blocks behind it have no bound but the size.
-                    let place = Place::Directory { inode: directory.number.value(), block: block.0, offset: 0 };
-                    self.findings.damage(Rule::DirectoryHole, place);
-                    break;
-                }
-                Err(error) => {
-                    self.keep(error)?;
-                    position = position.max(2);
-                    continue;
-                }
-            };
-            let records = Records::of(&bytes, self.fs.superblock().inodes).with_hashes(naming.keeps_hashes());
-            let mut page = Page { directory, naming, block, tree: tree.as_ref(), names: Vec::new() };
-            for record in records {
-                match record {
-                    Ok(record) => self.record(&mut page, &record, position)?,
-                    Err((rule, offset)) => self.keep(dir::broken(directory, block, rule, offset))?,
-                }
-                position = position.saturating_add(1);
-                self.spend(1);
+    fn open_directory(&mut self, directory: Directory) -> Result<Option<Opened>> {
+        self.spend(1);
+        let Some(number) = InodeNumber::new(directory.number) else { return Ok(None) };
+        let bytes = self.inode_bytes(number)?;
+        // What is wrong with the inode was told.
+        let Ok(inode) = self.fs.inode_of(number, &bytes, false) else { return Ok(None) };
+        let naming = Naming::of(self.fs, &inode);
+        let tree = if self.fs.is_hashed(&inode) { self.tree(&inode, naming)? } else { None };
+        Ok(Some(Opened { inode, naming, tree, block: 0, position: 0 }))
+    }
+
+    /// Goes on with a directory. Gives whether it is at its end.
+    fn directory(&mut self, opened: &mut Opened) -> Result<bool> {
+        let Opened { inode: directory, naming, tree, block: next, position } = opened;
+        while let Some(block) = u32::try_from(*next).ok().filter(|_| *next < self.fs.directory_blocks(directory)) {
+            if self.budget == 0 {
+                return Ok(false);
             }
-            self.hold_unique(page);
+            *next = next.saturating_add(1);
+            self.spend(1);
+            let block = LogicalBlock(block);
+            let Some(bytes) = self.page(directory, block)? else { break };
+            if let Some(bytes) = bytes {
+                let records = Records::of(&bytes, self.fs.superblock().inodes).with_hashes(naming.keeps_hashes());
+                let mut page = Page { directory, naming: *naming, block, tree: tree.as_ref(), names: Vec::new() };
+                for record in records {
+                    match record {
+                        Ok(record) => self.record(&mut page, &record, *position)?,
+                        Err((rule, offset)) => self.keep(dir::broken(directory, block, rule, offset))?,
+                    }
+                    *position = position.saturating_add(1);
+                    self.spend(1);
+                }
+                self.hold_unique(page);
+            }
             // The second block has no entry `.` to begin with, even where the first was broken.
-            position = position.max(2);
+            *position = (*position).max(2);
         }
-        self.findings.hold(position >= 2, Rule::DirectoryDotDot, Place::Inode(directory.number.value()));
-        Ok(())
+        self.findings.hold(*position >= 2, Rule::DirectoryDotDot, Place::Inode(directory.number.value()));
+        Ok(true)
+    }
+
+    /// A block of a directory, or none if it cannot be read; and none at all where the directory is not to be looked at
+    /// any further.
+    fn page(&mut self, directory: &Inode, block: LogicalBlock) -> Result<Option<Option<Block>>> {
+        if !directory.flags.contains(InodeFlags::INLINE_DATA) {
+            let Some(left) = self.directory_blocks.checked_sub(1) else {
+                // More than there are: some were seen before, as another's or its own.
+                self.findings.damage(Rule::DirectoryWhole, Place::Inode(directory.number.value()));
+                return Ok(None);
+            };
+            self.directory_blocks = left;
+        }
+        match self.fs.directory_block(directory, block, &mut Budget::new()) {
+            Ok(Some((bytes, _))) => Ok(Some(Some(bytes))),
+            Ok(None) => {
+                // Where a hole is, the blocks behind it have no bound but the size.
+                let place = Place::Directory { inode: directory.number.value(), block: block.0, offset: 0 };
+                self.findings.damage(Rule::DirectoryHole, place);
+                Ok(None)
+            }
+            Err(error) => self.keep(error).map(|()| Some(None)),
+        }
     }
 
     /// An entry, or the room of one.

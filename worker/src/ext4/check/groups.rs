@@ -26,7 +26,7 @@ impl Check<'_> {
     /// All of it at once: what there is to do for a group is little. Gives whether the stage is over.
     pub(super) fn groups(&mut self) -> Result<bool> {
         let superblock = self.fs.superblock();
-        let mut ranges: Vec<Range> = Vec::new();
+        let (mut ranges, mut implied): (Vec<Range>, Vec<Range>) = (Vec::new(), Vec::new());
         ranges.try_reserve_exact(usize_from(superblock.groups).saturating_mul(4)).map_err(|_| Error::OutOfMemory)?;
         for number in 0..superblock.groups {
             let group = GroupNumber(number);
@@ -39,16 +39,19 @@ impl Check<'_> {
                     hold_group(&mut self.findings, superblock, group, &raw, &located, &structures);
                     ranges.extend(structures);
                     if has_flag(self.fs, &raw, BLOCKS_UNINIT) {
-                        for (start, end) in structures {
-                            self.implied.mark_blocks(BlockNumber(start), end.saturating_sub(start))?;
-                        }
+                        implied.try_reserve(structures.len()).map_err(|_| Error::OutOfMemory)?;
+                        implied.extend(structures);
                     }
                 }
                 Err(error) => self.keep(error)?,
             }
         }
-        for &(start, end) in &ranges {
-            self.clusters.mark_blocks(BlockNumber(start), end.saturating_sub(start))?;
+        self.hold_apart(&mut ranges);
+        // Each block once, however many groups claim it.
+        for (own, clusters) in [(ranges, &mut self.clusters), (implied, &mut self.implied)] {
+            for (start, end) in joined(own) {
+                clusters.mark_blocks(BlockNumber(start), end.saturating_sub(start))?;
+            }
         }
         if superblock.incompat.contains(Incompat::MMP) {
             self.guard()?;
@@ -57,7 +60,6 @@ impl Check<'_> {
             let count = self.clusters.count(self.clusters.of_group(GroupNumber(number)));
             *own = u32::try_from(count).unwrap_or(u32::MAX);
         }
-        self.hold_apart(ranges);
         self.hold_superblock();
         self.hold_totals();
         self.journal()?;
@@ -89,16 +91,17 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn hold_apart(&mut self, mut ranges: Vec<Range>) {
+    fn hold_apart(&mut self, ranges: &mut Vec<Range>) {
         ranges.retain(|(start, end)| start < end);
         ranges.sort_unstable();
         let superblock = self.fs.superblock();
         let mut behind = 0;
-        for (start, end) in ranges {
+        for &(start, end) in ranges.iter() {
             if start < behind {
                 let size = superblock.block_size;
                 let offset = size.bytes_of(start).unwrap_or(u64::MAX);
                 let length = size.bytes_of(end.saturating_sub(start)).unwrap_or(u64::MAX);
+                self.overlapping = true;
                 self.findings.damage(Rule::GroupStructuresApart, Place::Device { offset, length });
             }
             behind = end.max(behind);
@@ -138,6 +141,19 @@ impl Check<'_> {
             Err(error) => self.keep(error),
         }
     }
+}
+
+/// The same blocks in rising ranges that lie apart.
+fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, range| {
+        let touches = next.0 <= range.1;
+        if touches {
+            range.1 = range.1.max(next.1);
+        }
+        touches
+    });
+    ranges
 }
 
 /// The bitmaps and the inode table of a group.

@@ -1,7 +1,9 @@
 //! Whether a file system is sound: every table and everything that can be reached, held against each other.
 //!
 //! What always holds here: the walk goes in slices of bounded work, no deeper than a constant, and what it keeps is
-//! asked of the heap in a way that can fail. The readers of this crate do the reading, so that damage has the same name
+//! asked of the heap in a way that can fail. All slices together cost what the device is long, whatever the image claims:
+//! a block of a map, of a directory or of attributes is read for the first who names it, clusters are marked four times
+//! their number at the most, directories have no more blocks than there are. The readers of this crate do the reading, so that damage has the same name
 //! here as in a mount; what only a whole view can tell (counts, bitmaps, names) has rules of its own. The verdict is
 //! that of `e2fsck -fn`: a [`Severity::Notice`] is nothing that it would ask to repair.
 //!
@@ -30,15 +32,19 @@ use lazaret_policy::message::Checked;
 use zerocopy::{FromZeros, IntoBytes};
 
 use self::clusters::Clusters;
-use self::directory::Directory;
+use self::directory::{Directory, Opened};
 use self::findings::Findings;
 use self::inodes::Inodes;
+use super::budget::{Budget, MOST_BYTES};
 use super::units::u64_from;
 use super::{Filesystem, format};
 use crate::error::{Error, Result};
 
 /// How much one call of [`Check::advance`] does: about so many inodes or names are looked at.
 const SLICE: u64 = 20_000;
+
+/// How often a value in an inode is read, one with another, for the attributes that share it.
+const MOST_SHARED: u64 = 8;
 
 /// What the stages count together, whatever the file system: progress is told in these.
 const STEPS: u64 = 1000;
@@ -50,13 +56,24 @@ pub struct Check<'a> {
     stage: Stage,
     /// How far the stage has come: groups, or directories.
     at: u64,
+    /// How far it has come within that: blocks of an inode table.
+    within: u32,
+    /// The directory that is being looked at.
+    open: Option<Opened>,
     /// Work that this slice may still do.
     budget: u64,
+    /// Blocks of directories that are left to be looked at: no more than there are blocks.
+    directory_blocks: u64,
+    /// Bytes of values in inodes that are left to be read.
+    values: Budget,
     findings: Findings,
     clusters: Clusters,
     inodes: Inodes,
     /// What the groups whose bitmap was never written have elsewhere: it is in use whatever the bitmaps say.
     implied: Clusters,
+    /// Structures of groups lie one upon the other; then the tables that were looked at.
+    overlapping: bool,
+    scanned: Clusters,
     /// The clusters of each group that are the file system's own.
     own_clusters: Vec<u32>,
     /// The directories of each group.
@@ -130,10 +147,16 @@ impl<'a> Check<'a> {
             raw,
             stage: Stage::Groups,
             at: 0,
+            within: 0,
+            open: None,
             budget: 0,
+            directory_blocks: superblock.blocks,
+            values: Budget::of(fs.device().len().saturating_mul(MOST_SHARED).max(MOST_BYTES)),
             findings: Findings::default(),
             clusters: Clusters::new(superblock)?,
             implied: Clusters::new(superblock)?,
+            overlapping: false,
+            scanned: Clusters::new(superblock)?,
             inodes: Inodes::new(superblock)?,
             own_clusters: zeros(superblock.groups)?,
             group_directories: zeros(superblock.groups)?,
@@ -147,8 +170,8 @@ impl<'a> Check<'a> {
     /// Goes on for a slice of bounded work, and tells what it found.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; [`Error::Device`] where a part of the device cannot be read: then nobody can say whether
-    /// the file system is sound.
+    /// [`Error::OutOfMemory`]; [`Error::Device`] where a part of the device cannot be read, [`Error::Budget`] where
+    /// attributes ask for more work than their device is long: then nobody can say whether the file system is sound.
     pub fn advance(&mut self) -> Result<Checked> {
         self.budget = SLICE;
         while self.budget > 0 && self.stage != Stage::Over && self.findings.has_room() {

@@ -150,13 +150,14 @@ impl Check<'_> {
             self.findings.damage(Rule::BlockOnce, Place::Claim { inode: inode.number.value(), block: double.0 });
         }
         let pointers = self.pointers(double)?;
+        let copies = self.copies_of_superblock(pointers.len());
         let base = superblock.location.0.saturating_add(1);
         let (reserved, first) = (superblock.reserved_descriptor_blocks, superblock.descriptor_blocks());
         let mut at = usize_from(first).checked_rem(pointers.len()).unwrap_or(0);
         for index in 0..u32::from(reserved) {
             let expected = base.saturating_add(first.into()).saturating_add(index.into());
             let sound = pointers.get(at).is_some_and(|&pointer| u64::from(pointer) == expected)
-                && self.lists_copies(BlockNumber(expected))?;
+                && self.lists_copies(BlockNumber(expected), &copies)?;
             if !sound {
                 self.findings.damage(Rule::ResizeInode, place);
                 return Ok(());
@@ -169,14 +170,18 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// The groups behind the first that begin with a copy of the superblock, as many as a block lists.
+    fn copies_of_superblock(&self, most: usize) -> Vec<GroupNumber> {
+        let superblock = self.fs.superblock();
+        let groups = (1..superblock.groups).map(GroupNumber);
+        groups.filter(|&group| group::has_superblock(superblock, group)).take(most).collect()
+    }
+
     /// Whether a reserved block lists its copies behind the other superblocks.
-    fn lists_copies(&self, block: BlockNumber) -> Result<bool> {
+    fn lists_copies(&self, block: BlockNumber, copies: &[GroupNumber]) -> Result<bool> {
         let superblock = self.fs.superblock();
         let pointers = self.pointers(block)?;
-        let mut listed = pointers.iter();
-        // No more copies than pointers: the list ends the loop.
-        for group in (1..superblock.groups).map(GroupNumber).filter(|&group| group::has_superblock(superblock, group)) {
-            let Some(&pointer) = listed.next() else { return Ok(true) };
+        for (group, &pointer) in copies.iter().zip(&pointers) {
             let distance = u64::from(group.0).saturating_mul(superblock.blocks_per_group.into());
             if u64::from(pointer) != block.0.saturating_add(distance) {
                 return Ok(false);

@@ -8,27 +8,41 @@ use crate::error::{Error, Result};
 use crate::ext4::units::{GroupNumber, InodeNumber, usize_from};
 
 impl Check<'_> {
-    /// One group. Gives whether the stage is over.
+    /// One group, or a part of it. Gives whether the stage is over.
     pub(super) fn scan(&mut self) -> Result<bool> {
         let superblock = self.fs.superblock();
         let Some(group) = u32::try_from(self.at).ok().filter(|&group| group < superblock.groups).map(GroupNumber)
         else {
             return Ok(true);
         };
-        self.at = self.at.saturating_add(1);
         self.spend(1);
+        let begin = std::mem::take(&mut self.within);
         // What is wrong with a descriptor was told before.
-        let (Ok(located), Ok(raw)) = (self.fs.group(group), self.fs.raw_group(group)) else { return Ok(false) };
+        let (Ok(located), Ok(raw)) = (self.fs.group(group), self.fs.raw_group(group)) else {
+            return Ok(self.behind_group());
+        };
         let count = superblock.inodes_per_group.saturating_sub(unused_inodes(superblock, &raw));
         if count == 0 {
-            return Ok(false);
+            return Ok(self.behind_group());
         }
-        self.inodes.make_room(group, count)?;
+        if begin == 0 {
+            // Where tables lie one upon the other, which is told, each of their blocks is looked at once.
+            let blocks = superblock.table_blocks();
+            if self.overlapping && self.scanned.mark_blocks(located.inode_table, blocks)?.is_some() {
+                return Ok(self.behind_group());
+            }
+            self.inodes.make_room(group, count)?;
+        }
 
         let size = superblock.block_size;
         let mut block = vec![0; size.length()];
         let per_block = size.bytes().checked_div(superblock.inode_size.into()).unwrap_or(1).max(1);
-        for index in 0..count.div_ceil(per_block) {
+        for index in begin..count.div_ceil(per_block) {
+            if self.budget == 0 {
+                self.within = index;
+                return Ok(false);
+            }
+            self.spend(per_block.into());
             let number = located.inode_table.0.saturating_add(index.into());
             let offset = size.byte_offset(crate::ext4::BlockNumber(number)).ok_or(Error::Invalid)?;
             self.fs.device().read_at(offset.0, &mut block)?;
@@ -40,8 +54,13 @@ impl Check<'_> {
                 }
             }
         }
-        self.spend(count.into());
-        Ok(false)
+        Ok(self.behind_group())
+    }
+
+    /// Goes on to the next group. The stage is not over by that.
+    fn behind_group(&mut self) -> bool {
+        self.at = self.at.saturating_add(1);
+        false
     }
 
     /// The bytes of an inode in its table.

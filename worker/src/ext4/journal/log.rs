@@ -1,7 +1,10 @@
 //! The journal as an array of blocks: where each lies on the device, and reading one.
 //!
 //! What always holds here: every block below the journal's length is mapped, by at most [`MOST_RUNS`] runs, and a block
-//! is read as it lies on the device. It stands between recovery and the device.
+//! is read as it lies on the device. However long the journal says it is, no more of it is looked at than [`MOST_BYTES`].
+//! It stands between recovery and the device.
+
+use std::cell::Cell;
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::message::Refusal;
@@ -9,11 +12,15 @@ use lazaret_policy::message::Refusal;
 use super::Budget;
 use super::superblock::Superblock;
 use crate::error::{Error, Result};
-use crate::ext4::units::{ByteOffset, FileOffset, JournalBlock, usize_from};
+use crate::ext4::budget::Budget as Work;
+use crate::ext4::units::{ByteOffset, FileOffset, JournalBlock, u64_from, usize_from};
 use crate::ext4::{FileKind, Filesystem, Inode, MappingKind};
 
 /// The most runs that a journal may lie in. mke2fs makes it in one piece where it can.
 const MOST_RUNS: usize = 1 << 16;
+/// How many bytes of a journal are read: four times the longest that mke2fs makes with blocks of 4 KiB, and a second's
+/// work. A bound of this reader.
+const MOST_BYTES: u64 = 4 << 30;
 
 /// A journal whose superblock was checked.
 pub(super) struct Log<'a> {
@@ -21,6 +28,8 @@ pub(super) struct Log<'a> {
     pub(super) superblock: Superblock,
     /// Rising and without a gap.
     runs: Vec<Run>,
+    /// Bytes that may still be read.
+    left: Cell<u64>,
 }
 
 /// Blocks of the journal in one piece.
@@ -50,11 +59,13 @@ impl<'a> Log<'a> {
         let superblock = Superblock::check(&bytes, size, blocks, fs.verifier())?;
         let length = superblock.fast.end.max(superblock.log.end);
         let runs = runs(fs, &inode, length, budget)?;
-        Ok(Self { fs, superblock, runs })
+        Ok(Self { fs, superblock, runs, left: Cell::new(MOST_BYTES) })
     }
 
     /// Copies a block out of the journal.
     pub(super) fn read(&self, block: JournalBlock, out: &mut [u8]) -> Result<()> {
+        let left = self.left.get().checked_sub(u64_from(out.len()));
+        self.left.set(left.ok_or(Error::corrupt(Rule::JournalWork, Place::Journal(block.0)))?);
         self.fs.device().read_at(self.address(block)?.0, out)
     }
 
@@ -79,9 +90,14 @@ fn runs(fs: &Filesystem, inode: &Inode, length: u32, budget: &mut Budget) -> Res
     let size = fs.superblock().block_size;
     let broken = Error::corrupt(Rule::JournalInode, Place::Inode(inode.number.value()));
     let end = size.bytes_of(length.into()).ok_or(broken)?;
-    let (mut runs, mut offset) = (Vec::new(), 0);
+    let (mut runs, mut offset, mut work) = (Vec::new(), 0, Work::new());
     while offset < end {
-        let mapping = fs.map(inode, FileOffset(offset), end.saturating_sub(offset))?;
+        let mapping = match fs.map_within(inode, FileOffset(offset), end.saturating_sub(offset), &mut work) {
+            Err(Error::Budget) => {
+                return Err(Error::corrupt(Rule::JournalWork, Place::Inode(inode.number.value())).into());
+            }
+            mapping => mapping?,
+        };
         let MappingKind::Data(start) = mapping.kind else { return Err(broken.into()) };
         if mapping.length == 0 || runs.len() >= MOST_RUNS {
             return Err(broken.into());

@@ -155,7 +155,9 @@ impl Replay<'_, '_> {
             self.search(size.bytes().into())?;
             let block = LogicalBlock(u32::try_from(index).unwrap_or(u32::MAX));
             // What is damaged stays so, and hides its own names.
-            let Ok(Some((bytes, Role::Leaf))) = self.fs.directory_block(inode, block) else { continue };
+            let Ok(Some((bytes, Role::Leaf))) = self.fs.directory_block(inode, block, &mut self.work) else {
+                continue;
+            };
             let Ok(records) = Records::of(&bytes, inodes).collect::<Result<Vec<_>, _>>() else { continue };
             let used = records.iter().filter_map(|record| Some((record, record.inode?)));
             let mut changed = false;

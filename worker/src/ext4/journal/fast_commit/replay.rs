@@ -17,6 +17,7 @@ use super::directory::Directory;
 use super::ranges::Changes;
 use super::tag::{Dentry, Tag};
 use crate::error::{Error, Result};
+use crate::ext4::budget::Budget as Work;
 use crate::ext4::checksum::crc32c;
 use crate::ext4::format;
 use crate::ext4::journal::Budget;
@@ -26,7 +27,7 @@ use crate::ext4::units::{BlockNumber, InodeNumber, usize_from};
 use crate::ext4::{FileKind, Filesystem, InodeFlags};
 
 /// How many bytes of directories all names of all fast commits may be looked for in. A bound of this reader.
-const MOST_SEARCHED: u64 = 4 << 30;
+const MOST_SEARCHED: u64 = 2 << 30;
 /// Bytes that an entry of a map costs beside its content, generously.
 const ENTRY: usize = 96;
 
@@ -40,7 +41,8 @@ pub(super) struct Replay<'a, 'b> {
     pub(super) directories: BTreeMap<InodeNumber, Directory>,
     /// The next block that no device has.
     pub(super) unused: u64,
-    searched: u64,
+    /// Of directories, bytes that may still be searched.
+    pub(super) work: Work,
     place: Place,
 }
 
@@ -53,7 +55,7 @@ impl<'a, 'b> Replay<'a, 'b> {
         let (inodes, changes, directories) = (BTreeMap::new(), Changes::default(), BTreeMap::new());
         let size = fs.superblock().block_size;
         let unused = size.blocks_for(fs.device().len()).max(fs.superblock().blocks);
-        Self { fs, budget, inodes, changes, directories, unused, searched: 0, place }
+        Self { fs, budget, inodes, changes, directories, unused, work: Work::of(MOST_SEARCHED), place }
     }
 
     /// Takes one tag.
@@ -232,17 +234,19 @@ impl<'a, 'b> Replay<'a, 'b> {
             }
         }
         let inode = self.fs.inode(directory)?;
-        self.search(inode.size.min(1 << 28))?;
-        Ok(self.fs.lookup(&inode, name)?)
+        match self.fs.lookup_within(&inode, name, &mut self.work) {
+            Err(Error::Budget) => Err(self.too_much().into()),
+            found => Ok(found?),
+        }
     }
 
     /// So many bytes of a directory are gone through.
     pub(super) fn search(&mut self, bytes: u64) -> Result<()> {
-        self.searched = self.searched.saturating_add(bytes);
-        if self.searched > MOST_SEARCHED {
-            return Err(Error::corrupt(Rule::FastCommitWork, self.place));
-        }
-        Ok(())
+        self.work.spend(bytes).map_err(|_| self.too_much())
+    }
+
+    fn too_much(&self) -> Error {
+        Error::corrupt(Rule::FastCommitWork, self.place)
     }
 
     /// A block comes into memory, and stays.

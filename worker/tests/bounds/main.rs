@@ -3,7 +3,11 @@
 //!
 //! Time is that of the processor, so that a busy machine fails nothing.
 
+#[path = "../image/mod.rs"]
 mod image;
+
+mod check;
+mod journal;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -36,7 +40,13 @@ fn within_bounds<T>(what: &str, request: impl FnOnce() -> T) -> T {
 
 /// An image without checksums, so that a field is all that has to be changed, with one large file in one piece.
 fn hostile(fill: impl FnOnce(&std::path::Path)) -> Image {
-    Image::make("-t ext4 -b 1024 -O ^metadata_csum,^has_journal,^resize_inode,large_dir -N 1024", "96M", |root| {
+    hostile_with("-O ^has_journal", fill)
+}
+
+/// The same with more options.
+fn hostile_with(options: &str, fill: impl FnOnce(&std::path::Path)) -> Image {
+    let options = format!("-t ext4 -b 1024 -O ^metadata_csum,^resize_inode,large_dir -N 1024 {options}");
+    Image::make(&options, "96M", |root| {
         fs::write(root.join("space"), pattern(60 << 20)).unwrap();
         fs::create_dir(root.join("directory")).unwrap();
         fs::write(root.join("file"), b"x").unwrap();
@@ -59,6 +69,12 @@ fn space(image: &Image) -> Vec<u64> {
             other => panic!("{other:?}"),
         })
         .collect()
+}
+
+/// The first of 4096 blocks in one piece.
+fn run_of_4096(space: &[u64]) -> u64 {
+    let run = space.windows(4097).position(|run| run[4096] - run[0] == 4096);
+    space[run.expect("the large file has so many blocks in one piece")]
 }
 
 /// A node of an extent tree: a header and its entries.
@@ -198,8 +214,7 @@ fn a_directory_of_gigabytes_is_listed_and_searched_in_bounded_time() {
         let mut image = hostile(|_| ());
         let number = image.number("directory");
         let mut space = space(&image);
-        let run = space.windows(4097).position(|run| run[4096] - run[0] == 4096);
-        let from = space[run.expect("the large file has so many blocks in one piece")];
+        let from = run_of_4096(&space);
         let to = from + 4096;
         let mut block = vec![0; 1024];
         match name {
@@ -271,8 +286,7 @@ fn no_cookie_leads_back() {
 }
 
 /// As many groups as there are blocks, and descriptors for each.
-#[test]
-fn a_million_groups_are_opened_in_bounded_time() {
+fn a_million_groups() -> (Image, u32) {
     let mut image = hostile(|_| ());
     image.bytes.resize(1 << 30, 0);
     let blocks = 1u32 << 20;
@@ -280,6 +294,12 @@ fn a_million_groups_are_opened_in_bounded_time() {
     for (field, value) in [(0x4, blocks), (0x20, 1), (0x24, 1), (0x28, 8), (0x0, groups * 8)] {
         image.break_superblock(field, &value.to_le_bytes());
     }
+    (image, groups)
+}
+
+#[test]
+fn a_million_groups_are_opened_in_bounded_time() {
+    let (mut image, groups) = a_million_groups();
     let device = Device::from_bytes(std::mem::take(&mut image.bytes));
     let settings = Settings { checksum: Checksum::Ignore, ..Settings::default() };
     let opened = within_bounds("opening", || Filesystem::open(device, settings));

@@ -1,0 +1,77 @@
+//! Journals that say they are far longer than their image: opening ends in bounded time, with the reason.
+
+use lazaret_policy::corruption::Rule;
+use lazaret_policy::message::Refusal;
+
+use super::*;
+
+const MAGIC: u32 = 0xc03b_3998;
+const SEQUENCE: u32 = 7;
+
+/// An image whose journal has this block millions of times, up to the most that an inode can hold in so many runs.
+fn with_journal_of(block: &[u8]) -> Image {
+    let mut image = hostile_with("-J size=4", |_| ());
+    let number = InodeNumber::new(8).unwrap();
+    let fs = open(&image);
+    let journal = fs.any_inode(number).unwrap();
+    let MappingKind::Data(superblock) = fs.map(&journal, FileOffset(0), 1024).unwrap().kind else { panic!() };
+    let mut space = space(&image);
+    let from = run_of_4096(&space);
+    for at in from..from + 4096 {
+        image.write((at << 10) as usize, block);
+    }
+    let runs = 65_000u32;
+    let mut extents: Vec<_> = (0..runs).map(|run| extent(1 + run * 4096, 4096, from)).collect();
+    extents.insert(0, extent(0, 1, superblock.0 >> 10));
+    let length = 1 + runs * 4096;
+    let leaves = extents.chunks(84).map(<[_]>::to_vec).collect();
+    plant(&mut image, number, leaves, u64::from(length) << 10, &mut space.split_off(20_000));
+    let words = [(4, length), (5, 1), (6, SEQUENCE), (7, 1), (10, 1)];
+    for (word, value) in words {
+        image.write(superblock.0 as usize + word * 4, &u32::to_be_bytes(value));
+    }
+    let incompat = image.u32(1024 + 0x60) | 4;
+    image.break_superblock(0x60, &incompat.to_le_bytes());
+    image
+}
+
+fn block(kind: u32, rest: &[u8]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = [MAGIC, kind, SEQUENCE].into_iter().flat_map(u32::to_be_bytes).collect();
+    bytes.extend(rest);
+    bytes.resize(1024, 0);
+    bytes
+}
+
+fn refused(what: &str, image: &Image) -> Refusal {
+    let device = Device::from_bytes(image.bytes.clone());
+    within_bounds(what, || Filesystem::open(device, Settings::default())).err().unwrap()
+}
+
+#[test]
+fn a_journal_of_nothing_but_revokes() {
+    let image = with_journal_of(&block(5, &16u32.to_be_bytes()));
+    match refused("revokes", &image) {
+        Refusal::Corrupt(found) => assert_eq!(found.rule, Rule::JournalWork),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_journal_of_nothing_but_descriptors() {
+    // Nothing follows a descriptor without tags, so the next is one, too.
+    let empty = block(1, &[0, 0, 0, 9, 0, 0, 0, 10]);
+    match refused("descriptors of one tag", &with_journal_of(&empty)) {
+        Refusal::Corrupt(found) => assert_eq!(found.rule, Rule::JournalWork),
+        Refusal::OutOfMemory => (),
+        other => panic!("{other:?}"),
+    }
+    let tags: Vec<u8> =
+        (0..126u32).flat_map(|tag| [tag + 1, if tag == 125 { 10 } else { 2 }]).flat_map(u32::to_be_bytes).collect();
+    assert_eq!(refused("descriptors full of tags", &with_journal_of(&block(1, &tags))), Refusal::OutOfMemory);
+}
+
+#[test]
+fn a_journal_of_nothing_but_revoked_blocks() {
+    let records: Vec<u8> = 1012u32.to_be_bytes().into_iter().chain((0..249u32).flat_map(u32::to_be_bytes)).collect();
+    assert_eq!(refused("revoked blocks", &with_journal_of(&block(5, &records))), Refusal::OutOfMemory);
+}
