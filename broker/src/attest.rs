@@ -7,7 +7,7 @@ use crate::exit::{Failure, words};
 use crate::options::Strictness;
 use crate::quarters::{Namespaces, Quarters};
 use lazaret_policy::message::{Layers, Purpose};
-use lazaret_policy::{CHANNEL_FD, FUSE_FD};
+use lazaret_policy::{CHANNEL_FD, FUSE_FD, seccomp};
 use rustix::process::{Pid, geteuid};
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -20,6 +20,18 @@ pub(crate) enum Stage {
     Confined,
     /// It has the device, its last filter is on, no byte has left it.
     Ready(Purpose),
+}
+
+impl Stage {
+    /// The seccomp filters that each of its threads has then.
+    fn filters(self) -> u32 {
+        let first = seccomp::filters(seccomp::STARTING);
+        match self {
+            Self::Confined => first,
+            Self::Ready(Purpose::Mount) => first.saturating_add(seccomp::filters(seccomp::SERVING)),
+            Self::Ready(Purpose::Tool | Purpose::Scan) => first.saturating_add(seccomp::filters(seccomp::ANSWERING)),
+        }
+    }
 }
 
 /// What was seen of a worker.
@@ -108,10 +120,7 @@ impl Proof {
     }
 
     fn check_status(&self, status: &Status, quarters: &Quarters) -> Result<(), String> {
-        let filters = match self.stage {
-            Stage::Confined => 1,
-            Stage::Ready(_) => 2,
-        };
+        let filters = self.stage.filters();
         status.require("Seccomp", |value| value == "2", "it has no seccomp filter")?;
         status.require(
             "Seccomp_filters",
@@ -290,7 +299,7 @@ mod tests {
         let wrong = [
             ("Seccomp", "0"),
             ("Seccomp", ""),
-            ("Seccomp_filters", "1"),
+            ("Seccomp_filters", "2"),
             ("NoNewPrivs", "0"),
             ("CapEff", "0000000000000001"),
             ("CapBnd", "000001ffffffffff"),

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_millis(500);
 /// How long a worker has for its last word once its connection has ended.
 const LAST_WORD: Duration = Duration::from_millis(100);
-/// The longest time between two looks while the worker may be silent.
+/// The longest time between two looks at the connection.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches until the mount has ended, and says what damage is met on it. An error if it ended otherwise than by being
@@ -45,7 +45,7 @@ fn until_the_end(
 ) -> Result<(), Failure> {
     let mut silence = Silence::new(timeout);
     loop {
-        let tick = if mount.connection().waiting().is_some() { silence.tick() } else { None };
+        let tick = mount.connection().is_seen().then(|| silence.tick().unwrap_or(LOOK));
         let [ended, signal, report] = wait([worker.process().as_fd(), signals.as_fd(), worker.channel()], tick);
         if ended {
             let how = worker.reap(told);
@@ -65,6 +65,10 @@ fn until_the_end(
         if report && worker.hear(told).is_err() && !ends_within(worker, GRACE) {
             end(worker, mount, told);
             return Err(Failure::mount("the worker said what it may not say while it serves, and was ended"));
+        }
+        if mount.connection().is_gone() && !ends_within(worker, GRACE) {
+            end(worker, mount, told);
+            return Err(Failure::mount("the worker outlived its mount and was ended"));
         }
         let pid = worker.process().pid();
         if silence.lasts(mount.connection().waiting(), || progress(pid)) {

@@ -261,6 +261,8 @@ fn how_it_ended(status: Option<&WaitIdStatus>) -> String {
         (Some(exit::PANIC), _) => "by a bug of its own".to_owned(),
         (Some(exit::BUS), _) => "because a part of the device was gone".to_owned(),
         (Some(exit::CHANNEL), _) => "because it did not understand the broker".to_owned(),
+        (Some(exit::MEMORY), _) => "because its memory= was used up".to_owned(),
+        (Some(exit::FAULT), _) => "by a bug of its own: out of stack, or of its memory".to_owned(),
         (Some(code), _) => format!("with code {code}"),
         (_, Some(libc::SIGSYS)) => "by its seccomp filter: it made a system call that is not allowed".to_owned(),
         (_, Some(signal)) => format!("by signal {signal}"),

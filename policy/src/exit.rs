@@ -10,3 +10,7 @@ pub const PANIC: i32 = 70;
 pub const BUS: i32 = 71;
 /// The broker is gone, or spoke nonsense.
 pub const CHANNEL: i32 = 72;
+/// Its heap was used up where no error could be answered.
+pub const MEMORY: i32 = 73;
+/// It ran out of stack, or touched what is not mapped: SIGSEGV.
+pub const FAULT: i32 = 74;

@@ -28,8 +28,9 @@ pub fn set_resource_limits() -> io::Result<()> {
     Ok(())
 }
 
-/// The limits once threads run and fds are in place: not one more of either. What is open stays open.
+/// The limits once threads run, fds are in place and the heap is mapped: not one more of any. What is there stays.
 pub fn close_resource_limits() -> io::Result<()> {
+    set(Resource::Data, 0)?;
     set(Resource::Nofile, 0)?;
     set(Resource::Nproc, 0)
 }

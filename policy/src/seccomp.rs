@@ -161,11 +161,15 @@ pub enum FilterError {
 
 /// Installs a table on every thread of this process. It cannot be taken off again.
 pub fn install(table: &[Row]) -> Result<(), FilterError> {
-    let absent = table.iter().any(|row| row.answer == Absent);
-    if absent {
+    if filters(table) == 2 {
         seccompiler::apply_filter_all_threads(&compile(table, Absent)?)?;
     }
     Ok(seccompiler::apply_filter_all_threads(&compile(table, Allow)?)?)
+}
+
+/// How many filters the kernel counts on a thread once a table is installed, beside those that were there.
+pub fn filters(table: &[Row]) -> u32 {
+    if table.iter().any(|row| row.answer == Absent) { 2 } else { 1 }
 }
 
 /// The program for one answer. That for `Allow` lets every row through and kills on all else, that for `Absent` turns

@@ -18,6 +18,7 @@
 //! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
 //! - [`bare`]: the program as nobody, where there is next to nothing.
 //! - [`disk`]: a whole disk with partitions, and damage to its table.
+//! - [`evil`]: a worker that is already lost, and what it tries.
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
@@ -30,6 +31,7 @@ pub mod compare;
 pub mod damage;
 pub mod digest;
 pub mod disk;
+pub mod evil;
 pub mod evil_disk;
 pub mod fill;
 pub mod heap;

@@ -22,6 +22,8 @@ pub enum Requirement {
     Loop,
     /// The kernel's own ext4, the oracle.
     KernelExt4,
+    /// A kernel of at least this version.
+    Kernel(u32, u32),
     /// A program that is installed, by its name.
     Tool(&'static str),
 }
@@ -46,6 +48,9 @@ impl Requirement {
             Self::Fuse => (!there("/dev/fuse")).then(|| "needs /dev/fuse".to_owned()),
             Self::Loop => (!there("/dev/loop-control")).then(|| "needs loop devices (/dev/loop-control)".to_owned()),
             Self::KernelExt4 => (!kernel_reads_ext4()).then(|| "needs a kernel with ext4".to_owned()),
+            Self::Kernel(major, minor) => {
+                (kernel_version() < (major, minor)).then(|| format!("needs Linux {major}.{minor} or later"))
+            }
             Self::Tool(name) => find(name).is_none().then(|| format!("needs the program {name}")),
         }
     }
@@ -129,6 +134,12 @@ pub fn find(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into));
     places.map(|place| place.join(name)).find(|program| program.is_file())
+}
+
+fn kernel_version() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// A module that is not loaded yet is not listed; trying to load it is what mount(2) would do.

@@ -4,6 +4,7 @@
 //! - [`partition`]: MBR and GPT, where the file systems lie on a whole device.
 //! - [`ext4`]: an ext2, ext3 or ext4 file system on a device. Knows nothing of FUSE.
 //! - [`fuse`]: the talk with the kernel. Knows the file system only through [`ext4::Filesystem`].
+//! - [`memory`]: the heap of fixed size that a confined worker lives in. None of the rooms knows it.
 //! - [`tool`]: the same file system, answered over the channel for those who look without mounting.
 //!
 //! Every room may name an [`error`] and enter it in the [`ledger`] of the damage that was met.
@@ -13,5 +14,6 @@ pub mod error;
 pub mod ext4;
 pub mod fuse;
 pub mod ledger;
+pub mod memory;
 pub mod partition;
 pub mod tool;

@@ -4,8 +4,6 @@
 //! The order is the security argument (SECURITY.md); the types hold it: the device and the last filter ask for the
 //! [`Confined`] that only confinement gives.
 
-mod memory;
-
 use lazaret_policy::channel::Channel;
 use lazaret_policy::confine::{Confined, Failed, confine, narrow};
 use lazaret_policy::message::{Order, Purpose, Refusal, Report, Start, Step};
@@ -13,10 +11,12 @@ use lazaret_policy::{FUSE_FD, exit, seccomp};
 use lazaret_worker::device::Device;
 use lazaret_worker::ext4::{Filesystem, Settings};
 use lazaret_worker::ledger::Ledger;
-use lazaret_worker::{fuse, tool};
+use lazaret_worker::{fuse, memory, tool};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+lazaret_worker::fixed_memory!();
 
 /// How long threads may take to come up on a busy host.
 const THREADS_START: Duration = Duration::from_secs(10);

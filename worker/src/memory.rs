@@ -1,14 +1,15 @@
 //! The worker's memory: a heap of fixed size, because a confined worker may not ask the kernel for more.
 //!
 //! What holds here: once [`seal`] was called no system call for memory is made any more, and an allocation that does
-//! not fit returns null. The heap is claimed before the first byte of the image and cannot grow, so what an image
-//! can make a worker use is bounded by `memory=`.
+//! not fit returns null: who can answer ENOMEM does, and for who cannot the worker ends with a code of its own
+//! ([`fixed_memory`](crate::fixed_memory)). The heap is claimed before the first byte of the image and cannot grow, so
+//! what an image can make a worker use is bounded by `memory=`.
 //!
 //! The receive buffers of the FUSE session stand apart. fuser allocates one of 16 MiB, zeroed, in each thread just
 //! before the thread's first read, and frees it when the session is over; nothing else in the worker is that large.
 //! They get pages of their own, which stay untouched but for the first few, and they are the only sign that fuser
 //! gives of a thread being ready ([`wait_for_receivers`]) or about to end.
-#![expect(unsafe_code, reason = "a global allocator, and ending without the exit handlers of libc")]
+#![expect(unsafe_code, reason = "a global allocator, and ending without what libc and std would do on the way")]
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use spinning_top::RawSpinlock;
@@ -25,6 +26,32 @@ const FIRST_HEAP: usize = 1 << 20;
 /// From here on an allocation is a receive buffer. Bytes.
 const RECEIVE_BUFFER: usize = 16 << 20;
 
+/// Makes this heap the memory of a program; a worker's `main.rs` says it once.
+///
+/// The second item takes the place of libc's `write`, which nothing in a worker calls but std, to say on stderr that an
+/// allocation has failed and that the process is to be aborted. The words and the abort are calls that the filter kills
+/// for, and there is no other place where std can be met on that way.
+#[macro_export]
+macro_rules! fixed_memory {
+    () => {
+        #[global_allocator]
+        static MEMORY: $crate::memory::Heap = $crate::memory::Heap;
+
+        #[cfg(not(test))]
+        #[unsafe(no_mangle)]
+        extern "C" fn write(_fd: i32, _bytes: *const u8, _length: usize) -> isize {
+            $crate::memory::end($crate::memory::USED_UP)
+        }
+    };
+}
+
+/// How a worker ends when its heap is used up where no error can be answered.
+pub use lazaret_policy::exit::MEMORY as USED_UP;
+
+/// The heap as a global allocator: [`fixed_memory`](crate::fixed_memory).
+#[derive(Debug)]
+pub struct Heap;
+
 struct Memory {
     heap: TalcLock<RawSpinlock, Claim>,
     receivers: AtomicUsize,
@@ -32,7 +59,6 @@ struct Memory {
     farewell: OnceLock<fn()>,
 }
 
-#[global_allocator]
 static MEMORY: Memory = Memory {
     heap: TalcLock::new({
         static mut HEAP: [u8; FIRST_HEAP] = [0; FIRST_HEAP];
@@ -45,7 +71,7 @@ static MEMORY: Memory = Memory {
 };
 
 /// Adds `bytes` to the heap, once and for all. False where the host has not that much address space.
-pub(crate) fn grant(bytes: usize) -> bool {
+pub fn grant(bytes: usize) -> bool {
     // SAFETY: a null address and an anonymous private mapping touch nothing that exists; the mapping is never given
     // back, and nobody but the heap knows where it is.
     unsafe {
@@ -56,7 +82,7 @@ pub(crate) fn grant(bytes: usize) -> bool {
 
 /// Waits until `count` threads have their receive buffer: from there to its first read a thread makes no system call.
 /// False if they were not there in time.
-pub(crate) fn wait_for_receivers(count: usize, time: Duration) -> bool {
+pub fn wait_for_receivers(count: usize, time: Duration) -> bool {
     let start = Instant::now();
     while MEMORY.receivers.load(Ordering::Acquire) < count {
         if start.elapsed() > time {
@@ -68,17 +94,17 @@ pub(crate) fn wait_for_receivers(count: usize, time: Duration) -> bool {
 }
 
 /// What a thread does that finds the file system unmounted, before the process ends. The first that is given holds.
-pub(crate) fn before_the_end(farewell: fn()) {
+pub fn before_the_end(farewell: fn()) {
     let _ = MEMORY.farewell.set(farewell);
 }
 
 /// From now on memory is what it is, and the end of a receive buffer is the end of the worker.
-pub(crate) fn seal() {
+pub fn seal() {
     MEMORY.sealed.store(true, Ordering::Release);
 }
 
 /// Ends the process at once: the exit handlers of Rust and libc would make calls that the filter kills for.
-pub(crate) fn end(code: i32) -> ! {
+pub fn end(code: i32) -> ! {
     // SAFETY: _exit takes a number and does not return; other threads end with it.
     unsafe { libc::_exit(code) }
 }
@@ -118,29 +144,29 @@ fn is_receiver(layout: Layout) -> bool {
 
 // SAFETY: small layouts go to the heap, large ones to mappings of their own, and which of the two only depends on the
 // layout, so that what is freed goes back where it came from. A layout over the limit is never resized in place.
-unsafe impl GlobalAlloc for Memory {
+unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_receiver(layout) {
-            return self.take_receiver(layout);
+            return MEMORY.take_receiver(layout);
         }
         // SAFETY: the caller's promises are handed on.
-        unsafe { self.heap.alloc(layout) }
+        unsafe { MEMORY.heap.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if is_receiver(layout) {
-            return self.take_receiver(layout);
+            return MEMORY.take_receiver(layout);
         }
         // SAFETY: the caller's promises are handed on.
-        unsafe { self.heap.alloc_zeroed(layout) }
+        unsafe { MEMORY.heap.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, base: *mut u8, layout: Layout) {
         if is_receiver(layout) {
-            return self.drop_receiver(base, layout);
+            return MEMORY.drop_receiver(base, layout);
         }
         // SAFETY: the caller's promises are handed on.
-        unsafe { self.heap.dealloc(base, layout) }
+        unsafe { MEMORY.heap.dealloc(base, layout) }
     }
 
     unsafe fn realloc(&self, base: *mut u8, layout: Layout, size: usize) -> *mut u8 {
@@ -148,6 +174,6 @@ unsafe impl GlobalAlloc for Memory {
             return null_mut();
         }
         // SAFETY: the caller's promises are handed on.
-        unsafe { self.heap.realloc(base, layout, size) }
+        unsafe { MEMORY.heap.realloc(base, layout, size) }
     }
 }

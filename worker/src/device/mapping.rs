@@ -26,7 +26,7 @@ pub(super) struct Mapping {
 impl Mapping {
     /// Maps `length` bytes from `offset` and closes the fd. Asks the device nothing: where it is shorter, reading fails.
     pub(super) fn new(fd: OwnedFd, offset: u64, length: usize) -> Result<Self, Errno> {
-        install_handler()?;
+        install_handlers()?;
         let memory = MmapOptions::new().offset(offset).len(length).map_raw_read_only(&fd);
         let memory = memory.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
         Ok(Self { memory: ManuallyDrop::new(memory) })
@@ -135,24 +135,38 @@ unsafe extern "C" {
     static lazaret_copy_end: u8;
 }
 
-/// Once a process, before the last filter: `rt_sigaction` is not allowed afterwards. It replaces the handler that
-/// std installs before `main` to name a stack overflow, which Linux reports by SIGSEGV and not by SIGBUS.
-fn install_handler() -> Result<(), Errno> {
+/// What [`libc::SA_SIGINFO`] asks a handler to be.
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// Once a process, before the last filter: `rt_sigaction` is not allowed afterwards. They replace the handlers that
+/// std installs before `main` to name a stack overflow, by calls that the filter kills for.
+fn install_handlers() -> Result<(), Errno> {
     static INSTALLED: OnceLock<Result<(), Errno>> = OnceLock::new();
     *INSTALLED.get_or_init(|| {
-        // SAFETY: all zeros is a `sigaction`: no flags, an empty mask.
-        let mut action: libc::sigaction = unsafe { mem::zeroed() };
-        // Without SA_NODEFER: SIGBUS is blocked inside the handler, where a second one can only mean the end. On the
-        // alternative stack that std gives each thread: this one may be what cannot be written.
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        action.sa_sigaction = on_sigbus as extern "C" fn(_, _, _) as usize;
-        // SAFETY: `action` is whole, and `on_sigbus` has the signature that SA_SIGINFO asks for and calls only what
-        // may be called in a handler.
-        if unsafe { libc::sigaction(libc::SIGBUS, &action, ptr::null_mut()) } == 0 {
-            return Ok(());
-        }
-        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+        handle(libc::SIGBUS, on_sigbus)?;
+        handle(libc::SIGSEGV, on_sigsegv)
     })
+}
+
+fn handle(signal: i32, handler: Handler) -> Result<(), Errno> {
+    // SAFETY: all zeros is a `sigaction`: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // Without SA_NODEFER: the signal is blocked inside the handler, where a second one can only mean the end. On the
+    // alternative stack that std gives each thread: this one may be what cannot be written.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    action.sa_sigaction = handler as usize;
+    // SAFETY: `action` is whole, and a `Handler` has the signature that SA_SIGINFO asks for. Both of ours call only
+    // what may be called in a handler.
+    if unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } == 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+}
+
+/// The stack has run out, or something touched what is not mapped: the end, with a code that says so.
+extern "C" fn on_sigsegv(_signal: i32, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: `_exit` may be called in a handler, and does not return.
+    unsafe { libc::_exit(lazaret_policy::exit::FAULT) }
 }
 
 /// Ends the copy if it was the copy that faulted, on what it had still to read; ends the process otherwise.

@@ -33,8 +33,8 @@ enum Source {
 
 impl Device {
     /// Maps a range of a device and closes the fd. It is not asked how long it is: where it ends before the range
-    /// does, reading fails. The error is the host's and not the image's. The first call installs a handler of SIGBUS,
-    /// so it comes before the last filter.
+    /// does, reading fails. The error is the host's and not the image's. The first call installs the handlers
+    /// of SIGBUS and SIGSEGV, so it comes before the last filter.
     pub fn map(fd: OwnedFd, range: Range, _: &Confined) -> Result<Self, Errno> {
         // What is longer than the address space is longer than any mapping, and refused as that.
         let length = usize::try_from(range.length).unwrap_or(usize::MAX);
