@@ -6,6 +6,7 @@
 use crate::exit::{Failure, words};
 use crate::options::Strictness;
 use crate::quarters::{Namespaces, Quarters};
+use crate::served;
 use lazaret_policy::message::{Layers, Purpose};
 use lazaret_policy::{CHANNEL_FD, FUSE_FD, seccomp};
 use rustix::process::{Pid, geteuid};
@@ -45,23 +46,25 @@ pub(crate) struct Proof {
     pub status: Status,
     /// `/proc/PID/task/TID/status` of each thread.
     pub tasks: Vec<Status>,
+    /// The uid of its broker.
+    pub broker_uid: String,
     /// Name, own link, and whether it is another than the broker's. `None`: not readable.
     pub namespaces: Vec<(&'static str, Option<(String, bool)>)>,
     /// What its fds lead to. `None`: not readable.
     pub fds: Option<BTreeMap<RawFd, Option<PathBuf>>>,
     /// The mounts it sees, and what lies in its root. `None`: not readable.
     pub root: Option<(usize, usize)>,
-    /// What it says of itself.
-    pub layers: Layers,
+    /// What it has said of itself. `None`: whoever looks has not heard it.
+    pub layers: Option<Layers>,
 }
 
 /// A `status` file of `/proc`, field by field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Status(BTreeMap<String, String>);
 
-/// Looks at the worker.
-pub(crate) fn look(pid: Pid, stage: Stage, layers: Layers) -> Result<Proof, Failure> {
-    let place = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+/// Looks at the worker of this broker.
+pub(crate) fn look(pid: Pid, broker: Pid, stage: Stage, layers: Option<Layers>) -> Result<Proof, Failure> {
+    let (place, beside) = (served::place(pid), served::place(broker));
     let unseen = |error: std::io::Error| Failure::system(format!("the worker cannot be seen: {}", words(error)));
     let mut tasks = vec![];
     for task in std::fs::read_dir(place.join("task")).map_err(unseen)? {
@@ -72,7 +75,8 @@ pub(crate) fn look(pid: Pid, stage: Stage, layers: Layers) -> Result<Proof, Fail
         stage,
         status: Status::read(&place).map_err(unseen)?,
         tasks,
-        namespaces: Namespaces::NAMES.map(|(_, name)| (name, namespace(&place, name))).to_vec(),
+        broker_uid: Status::read(&beside).map_err(unseen)?.first("Uid").to_owned(),
+        namespaces: Namespaces::NAMES.map(|(_, name)| (name, namespace(&place, &beside, name))).to_vec(),
         fds: fds(&place),
         root: root(&place),
         layers,
@@ -113,7 +117,10 @@ impl Proof {
             None if geteuid().is_root() => return Err("its file descriptors cannot be read".into()),
             None => {}
         }
-        if strictness == Strictness::Strict && self.layers.landlock == 0 && !quarters.empty_root {
+        if strictness == Strictness::Strict
+            && self.layers.is_some_and(|layers| layers.landlock == 0)
+            && !quarters.empty_root
+        {
             return Err("neither Landlock nor an empty root holds it; confine=degraded would accept that".into());
         }
         Ok(())
@@ -166,11 +173,12 @@ impl Proof {
     /// Layers that this host does not give, for a warning.
     pub(crate) fn missing(&self, quarters: &Quarters) -> Vec<String> {
         let mut missing = quarters.given_up.clone();
+        let said = self.layers.unwrap_or_default();
         let layers = [
             (is_zero(self.status.field("CapBnd")), "empty capability bounding set"),
-            (self.layers.landlock > 0, "Landlock"),
-            (self.layers.landlock == 0 || self.layers.scopes, "Landlock scopes"),
-            (self.layers.mdwe, "PR_SET_MDWE"),
+            (said.landlock > 0, "Landlock"),
+            (said.landlock == 0 || said.scopes, "Landlock scopes"),
+            (said.mdwe, "PR_SET_MDWE"),
         ];
         missing.extend(layers.iter().filter(|(holds, _)| !holds).map(|(_, name)| (*name).to_owned()));
         missing
@@ -192,6 +200,11 @@ impl Status {
         self.0.get(name).map_or("", String::as_str)
     }
 
+    /// The first word of a field.
+    pub(crate) fn first(&self, name: &str) -> &str {
+        self.field(name).split_whitespace().next().unwrap_or_default()
+    }
+
     fn require(&self, name: &str, holds: impl Fn(&str) -> bool, otherwise: &str) -> Result<(), String> {
         let value = self.field(name);
         // Kernels before 5.9 do not count filters.
@@ -206,8 +219,8 @@ fn is_zero(value: &str) -> bool {
     !value.is_empty() && value.bytes().all(|digit| digit == b'0')
 }
 
-fn namespace(place: &Path, name: &str) -> Option<(String, bool)> {
-    let own = std::fs::read_link(Path::new("/proc/self/ns").join(name)).ok()?;
+fn namespace(place: &Path, beside: &Path, name: &str) -> Option<(String, bool)> {
+    let own = std::fs::read_link(beside.join("ns").join(name)).ok()?;
     let link = std::fs::read_link(place.join("ns").join(name)).ok()?;
     Some((link.to_string_lossy().into_owned(), link != own))
 }
@@ -266,10 +279,11 @@ mod tests {
             stage,
             status: status(&[]),
             tasks: vec![status(&[]), status(change)],
+            broker_uid: "0".into(),
             namespaces: Namespaces::NAMES.map(|(_, name)| (name, Some(("x:[1]".into(), true)))).to_vec(),
             fds: Some(fds),
             root: Some((1, 0)),
-            layers: Layers { landlock: 7, scopes: true, mdwe: true, ..Layers::default() },
+            layers: Some(Layers { landlock: 7, scopes: true, mdwe: true, ..Layers::default() }),
         }
     }
 
@@ -336,7 +350,7 @@ mod tests {
     #[test]
     fn without_landlock_and_root_only_degraded_is_enough() {
         let mut seen = proof(Stage::Confined, &[]);
-        seen.layers.landlock = 0;
+        seen.layers.as_mut().unwrap().landlock = 0;
         let open = Quarters { empty_root: false, ..quarters() };
         assert!(seen.check(&open, Strictness::Strict).unwrap_err().contains("Landlock"));
         assert_eq!(seen.check(&open, Strictness::Degraded), Ok(()));

@@ -99,6 +99,11 @@ pub(crate) fn busy() -> Failure {
     Failure::mount("is busy: a process has a file or its working directory there")
 }
 
+/// Whether it is installed.
+pub(crate) fn is_there() -> bool {
+    program().is_ok()
+}
+
 fn program() -> Result<&'static str, Failure> {
     let found = PLACES.into_iter().find(|place| Path::new(place).exists());
     found.ok_or_else(|| {

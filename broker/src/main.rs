@@ -17,6 +17,7 @@ mod extract;
 mod filter;
 mod fusermount;
 mod gather;
+mod host;
 mod layout;
 mod log;
 mod meaning;
@@ -35,6 +36,7 @@ mod spool;
 mod supervise;
 mod text;
 mod tool;
+mod vulnerability;
 mod warning;
 mod worker;
 

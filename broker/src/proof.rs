@@ -1,9 +1,10 @@
-//! The proof of a worker's confinement as a table for a person.
+//! The proof of a worker's confinement as a table for a person, and as an object for a program.
 
 use crate::attest::{Proof, Stage};
 use crate::escape::escaped;
 use lazaret_policy::message::Purpose;
 use lazaret_policy::seccomp::{ANSWERING, Answer, Row, SERVING};
+use serde_json::{Map, Value, json};
 use std::fmt;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -16,8 +17,8 @@ impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, value: String| writeln!(f, "  {name:WIDTH$}{value}");
         row("worker pid", self.pid.to_string())?;
-        let uid = self.status.field("Uid").split_whitespace().next().unwrap_or_default();
-        row("uid", format!("{} (the broker's is {})", escaped(uid), rustix::process::geteuid().as_raw()))?;
+        let (uid, brokers) = (self.status.first("Uid"), &self.broker_uid);
+        row("uid", format!("{} (the broker's is {})", escaped(uid), escaped(brokers)))?;
         for (name, link) in &self.namespaces {
             let value = match link {
                 Some((link, true)) => format!("{}, differs from the broker's", escaped(link)),
@@ -55,11 +56,41 @@ fn fd_words((fd, link): (&RawFd, &Option<PathBuf>)) -> String {
 }
 
 impl Proof {
+    /// The same for a program: what cannot be read is null.
+    pub(crate) fn object(&self) -> Value {
+        let status = |name: &str| Value::from(self.status.field(name));
+        let number = |name: &str| self.status.first(name).parse::<u64>().ok();
+        let namespaces = self.namespaces.iter().map(|(name, link)| {
+            let seen = link.as_ref().map(|(link, own)| json!({ "link": link, "own": own }));
+            ((*name).to_owned(), json!(seen))
+        });
+        let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| (name.to_owned(), status(name)));
+        let filters: Vec<_> = self.tasks.iter().map(|task| task.field("Seccomp_filters").parse::<u32>().ok()).collect();
+        let fds = self.fds.as_ref().map(|fds| {
+            let shown = |link: &Option<PathBuf>| json!(link.as_ref().map(|link| link.to_string_lossy()));
+            fds.iter().map(|(fd, link)| (fd.to_string(), shown(link))).collect::<Map<_, _>>()
+        });
+        json!({
+            "pid": self.pid,
+            "uid": number("Uid"),
+            "broker_uid": self.broker_uid.parse::<u32>().ok(),
+            "threads": self.tasks.len(),
+            "namespaces": namespaces.collect::<Map<_, _>>(),
+            "capabilities": sets.into_iter().collect::<Map<_, _>>(),
+            "no_new_privs": number("NoNewPrivs").map(|flag| flag == 1),
+            "seccomp": number("Seccomp"),
+            "filters": filters,
+            "empty_root": self.root.map(|root| root == (1, 0)),
+            "fds": fds,
+        })
+    }
+
     fn landlock(&self) -> String {
-        match (self.layers.landlock, self.layers.scopes) {
-            (0, _) => "none".to_owned(),
-            (abi, true) => format!("ABI {abi}, nothing allowed, scoped (as the worker reports)"),
-            (abi, false) => format!("ABI {abi}, nothing allowed, no scopes (as the worker reports)"),
+        match self.layers.map(|layers| (layers.landlock, layers.scopes)) {
+            None => "not to be seen from outside".to_owned(),
+            Some((0, _)) => "none".to_owned(),
+            Some((abi, true)) => format!("ABI {abi}, nothing allowed, scoped (as the worker reports)"),
+            Some((abi, false)) => format!("ABI {abi}, nothing allowed, no scopes (as the worker reports)"),
         }
     }
 

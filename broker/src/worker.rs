@@ -18,7 +18,7 @@ use lazaret_policy::channel::{Channel, ChannelError};
 use lazaret_policy::exit;
 use lazaret_policy::message::{Answer, Ask, Layers, Message, Order, Purpose, Refusal, Report, Summary};
 use lazaret_policy::scan::{Scan, Scanned};
-use rustix::process::WaitIdStatus;
+use rustix::process::{WaitIdStatus, getpid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ impl<'a> Worker<'a> {
         drop(theirs);
         let report = receive(&channel, &mut process, signals, START)?;
         let Report::Confined(layers) = report else { return Err(refused_or_unexpected(&report)) };
-        let proof = look(&mut process, Stage::Confined, layers, &quarters, options.confine)?;
+        let proof = look(&mut process, Stage::Confined, Some(layers), &quarters, options.confine)?;
         let missing = proof.missing(&quarters);
         if !missing.is_empty() {
             say(&format!("this host confines the worker without: {}", missing.join(", ")));
@@ -117,6 +117,11 @@ impl<'a> Worker<'a> {
     pub(crate) fn scan(&mut self, question: &Scan) -> Result<Scanned, Failure> {
         self.send(question, &[])?;
         self.receive(self.patience())
+    }
+
+    /// Layers that this host does not give.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        self.proof.missing(&self.quarters)
     }
 
     /// What was seen of it.
@@ -218,11 +223,11 @@ fn receive<M: Message>(
 fn look(
     process: &mut Process,
     stage: Stage,
-    layers: Layers,
+    layers: Option<Layers>,
     quarters: &Quarters,
     strictness: Strictness,
 ) -> Result<Proof, Failure> {
-    let seen = attest::look(process.pid(), stage, layers).and_then(|proof| {
+    let seen = attest::look(process.pid(), getpid(), stage, layers).and_then(|proof| {
         let checked = proof.check(quarters, strictness);
         let unfit = |wrong| Failure::system(format!("the worker is not confined and gets nothing: {wrong}"));
         checked.map_err(unfit).map(|()| proof)

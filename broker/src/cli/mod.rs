@@ -4,6 +4,7 @@ mod cat;
 mod check;
 mod demo;
 mod describe;
+mod doctor;
 mod extract;
 mod info;
 mod listing;
@@ -12,6 +13,7 @@ mod mount;
 mod origin;
 mod output;
 mod row;
+mod status;
 mod umount;
 
 use crate::escape::escaped;
@@ -44,6 +46,10 @@ enum Command {
     Extract(extract::Arguments),
     /// Tell whether a file system is sound, and what is damaged
     Check(check::Arguments),
+    /// Show the mounts, and of each worker the proof of its confinement
+    Status(status::Arguments),
+    /// Tell what this host offers, what is missing and what is known against its kernel
+    Doctor(doctor::Arguments),
     /// Mount a sample image, list it, show the worker's confinement, unmount
     Demo(demo::Arguments),
 }
@@ -67,6 +73,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         Command::Cat(arguments) => cat::run(&arguments),
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
 }
