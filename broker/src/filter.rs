@@ -23,6 +23,11 @@ macro_rules! row {
 /// While a mount is watched.
 const WATCHING: &[Row] = &[
     row!(SYS_brk, ALWAYS, "heap"),
+    row!(
+        SYS_clock_gettime,
+        &[Condition::Is(0, libc::CLOCK_MONOTONIC as u64)],
+        "tell the time where the clock needs a call"
+    ),
     row!(SYS_close, ALWAYS, "files of /proc that were read"),
     row!(SYS_exit_group, ALWAYS, "end"),
     row!(SYS_getdents64, ALWAYS, "the worker's threads in /proc"),
@@ -30,7 +35,6 @@ const WATCHING: &[Row] = &[
     row!(SYS_mmap, &[Condition::Lacks(2, EXECUTABLE)], "heap"),
     row!(SYS_mremap, ALWAYS, "heap"),
     row!(SYS_munmap, ALWAYS, "give memory back"),
-    row!(SYS_newfstatat, ALWAYS, "the worker's threads in /proc"),
     row!(SYS_openat, &[Condition::Lacks(2, WRITING)], "read /proc and the number of waiting requests"),
     row!(SYS_pidfd_send_signal, &[Condition::Is(1, KILL)], "kill the worker"),
     row!(SYS_ppoll, ALWAYS, "wait for the worker's end, a signal, the next look"),

@@ -10,7 +10,9 @@ use crate::exit::Failure;
 use crate::mount::Mount;
 use crate::signal::{Signals, wait};
 use crate::worker::Worker;
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 use rustix::process::Pid;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -142,13 +144,23 @@ impl Silence {
 
 /// A number that grows while the worker works: its system calls, and how often its threads have slept and were woken.
 ///
-/// A thread that waits for a stalled medium makes none and does not wake, nor does one that computes without end.
+/// A thread that waits for a stalled medium makes none and does not wake, nor does one that computes without end. The
+/// directory is not listed by libc: which calls that makes depends on its version, and the filter is the same for all.
 fn progress(pid: Pid) -> Option<u64> {
     let place = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
     let calls = std::fs::read_to_string(place.join("io")).unwrap_or_default();
     let mut sum = sum_of(&calls, &["syscr:", "syscw:"]);
-    for task in std::fs::read_dir(place.join("task")).ok()? {
-        let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let tasks = place.join("task");
+    let directory = openat(CWD, &tasks, flags, Mode::empty()).ok()?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let name = entry.ok()?.file_name().to_str().ok()?.to_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let status = std::fs::read_to_string(tasks.join(name).join("status")).ok()?;
         sum = sum.wrapping_add(sum_of(&status, &["voluntary_ctxt_switches:"]));
     }
     Some(sum)
