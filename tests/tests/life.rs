@@ -19,7 +19,7 @@ use lazaret_tests::process::{kill, runs, signal};
 use lazaret_tests::prove::Figures;
 use lazaret_tests::requirement::{self, MOUNTS, proof};
 use lazaret_tests::workshop::Workshop;
-use lazaret_tests::{Result, digest, leftover, recipe};
+use lazaret_tests::{Result, digest, leftover, recipe, strike};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -270,7 +270,7 @@ fn killed_worker(image: &Path, point: &Path) -> Result {
 
 fn killed_silent_worker(image: &Path, point: &Path) -> Result {
     let mount = Mount::new(image, point)?;
-    signal(mount.worker.pid, Signal::STOP);
+    strike::stop(mount.worker.pid)?;
     let path = point.join("sizes/4096");
     let client = thread::spawn(move || fs::read(path).map(drop));
     thread::sleep(Duration::from_millis(300));
@@ -286,7 +286,7 @@ fn killed_silent_worker(image: &Path, point: &Path) -> Result {
 
 fn silent_worker(image: &Path, point: &Path) -> Result {
     let mount = Mount::with(image, point, "timeout=2")?;
-    signal(mount.worker.pid, Signal::STOP);
+    strike::stop(mount.worker.pid)?;
     let (start, path) = (Instant::now(), point.join("sizes/4096"));
     let client = thread::spawn(move || fs::read(path).map(drop));
     let (free, _) = eventually(Duration::from_secs(10), || client.is_finished());
