@@ -18,6 +18,7 @@ mod filter;
 mod fusermount;
 mod gather;
 mod host;
+mod kernel;
 mod layout;
 mod log;
 mod meaning;

@@ -111,6 +111,7 @@ impl Options {
             uid: self.uid,
             gid: self.gid,
             umask: self.umask,
+            open_without_asking: crate::kernel::may_open_without_asking(),
             threads: self.threads,
             memory: self.memory,
         }

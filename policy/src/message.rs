@@ -52,6 +52,8 @@ pub struct Start {
     pub gid: Option<u32>,
     /// Permission bits taken away from everything.
     pub umask: u16,
+    /// Whether the kernel may be told to open files and directories without asking.
+    pub open_without_asking: bool,
     /// Threads that answer FUSE, 1 to 16.
     pub threads: u8,
     /// Bytes the worker may use for its heap.

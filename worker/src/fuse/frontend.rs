@@ -15,6 +15,7 @@ use fuser::{
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyXattr, Request,
 };
+use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::{Special, Start};
 use std::ffi::OsStr;
 use std::io;
@@ -37,6 +38,7 @@ pub struct Frontend {
     owner: Owner,
     special: Special,
     xattrs: Shown,
+    open_without_asking: bool,
 }
 
 /// Gives a [`Frontend`] its file system once that is open.
@@ -54,7 +56,9 @@ impl Frontend {
     pub(super) fn new(start: &Start) -> (Self, Opener) {
         let filesystem = Arc::new(OnceLock::new());
         let opener = Opener(Arc::clone(&filesystem));
-        (Self { filesystem, owner: Owner::of(start), special: start.special, xattrs: Shown::of(start) }, opener)
+        let (owner, xattrs) = (Owner::of(start), Shown::of(start));
+        let (special, open_without_asking) = (start.special, start.open_without_asking);
+        (Self { filesystem, owner, special, xattrs, open_without_asking }, opener)
     }
 
     fn filesystem(&self) -> &Filesystem {
@@ -261,9 +265,25 @@ impl fuser::Filesystem for Frontend {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&Error::ReadOnly));
         }
+        // The first answer speaks for every file: the kernel asks no more. What may be encrypted has to be asked for.
+        if self.open_without_asking && !self.filesystem().superblock().incompat.contains(Incompat::ENCRYPT) {
+            return reply.error(errno(&Error::NotServed));
+        }
         match self.inode(node).and_then(|inode| self.filesystem().check_key(&inode)) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
             Err(error) => reply.error(answered(self.filesystem(), &error)),
+        }
+    }
+
+    /// Nobody else changes a directory, so what the kernel was told of one it may keep and list again by itself. That is
+    /// also what it does with one that it opens without asking.
+    fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.open_without_asking {
+            return reply.error(errno(&Error::NotServed));
+        }
+        match self.inode(node) {
+            Ok(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR),
+            Err(error) => reply.error(errno(&error)),
         }
     }
 
