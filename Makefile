@@ -4,6 +4,7 @@
 #   make test             runs every check; ends with `N passed, N failed, N skipped`
 #   make prove            the promises of SECURITY.md, each with pass or fail and the figures of its tests
 #   make mutate           walks COUNT (100000) mutated images, from number SEED (0) on
+#   make bench            measures beside the kernel and fuse2fs: ROUNDS (5), ONLY a part of a workload's name
 #   make lint             formatting, clippy, dependencies, and the source held to the design
 
 SHELL := /bin/bash
@@ -54,6 +55,19 @@ SEED := 0
 mutate: tools
 	LAZARET_MUTATE_COUNT=$(COUNT) LAZARET_MUTATE_SEED=$(SEED) cargo test $(PROFILE) --package lazaret-tests \
 	    --test mutations -- --nocapture mutated_images
+
+ROUNDS := 5
+ONLY :=
+
+# Programs as they are released, but with their symbols, for the profile. Images and figures are kept in target/bench.
+bench: TOOLS += fuse2fs=fuse2fs valgrind=valgrind perf=linux-perf
+bench: tools
+	export CARGO_PROFILE_RELEASE_STRIP=none
+	folder=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/bench
+	cargo build --release --package lazaret --package lazaret-worker --target-dir "$$folder"
+	LAZARET_BENCH_PROGRAMS="$$folder/$$(rustc --print host-tuple)/release" LAZARET_BENCH_KEPT="$$folder" \
+	    LAZARET_BENCH_ROUNDS=$(ROUNDS) LAZARET_BENCH_ONLY="$(ONLY)" \
+	    cargo bench $(PROFILE) --package lazaret-tests --bench bench
 
 lint:
 	rustup component add clippy rustfmt 2>/dev/null || true

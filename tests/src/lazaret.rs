@@ -24,6 +24,11 @@ static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
 pub fn install(directory: &Path) -> Result {
     let own = std::env::current_exe()?;
     let built = own.parent().and_then(Path::parent).ok_or("a test lies in target/PROFILE/deps")?;
+    install_from(built, directory)
+}
+
+/// Copies both programs from this folder.
+pub fn install_from(built: &Path, directory: &Path) -> Result {
     std::fs::create_dir_all(directory)?;
     for name in ["lazaret", "lazaret-worker"].iter().filter(|name| built.join(name).is_file()) {
         std::fs::copy(built.join(name), directory.join(name))?;
