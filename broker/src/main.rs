@@ -18,7 +18,6 @@ mod filter;
 mod fusermount;
 mod gather;
 mod host;
-mod kernel;
 mod layout;
 mod log;
 mod meaning;

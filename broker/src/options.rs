@@ -5,6 +5,7 @@
 
 use crate::escape::escaped;
 use crate::exit::Failure;
+use crate::{host, vulnerability};
 use lazaret_policy::message::{Checksum, Purpose, Special, Start, Verity, Xattrs};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -111,7 +112,7 @@ impl Options {
             uid: self.uid,
             gid: self.gid,
             umask: self.umask,
-            open_without_asking: crate::kernel::may_open_without_asking(),
+            open_without_asking: vulnerability::may_open_without_asking(&host::release()),
             threads: self.threads,
             memory: self.memory,
         }

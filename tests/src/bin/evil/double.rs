@@ -23,6 +23,7 @@ pub(crate) fn main() -> ! {
         uid: None,
         gid: None,
         umask: 0,
+        open_without_asking: false,
         threads: 1,
         memory: 1 << 20,
     };
