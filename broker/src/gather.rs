@@ -18,7 +18,7 @@ const LONGEST_VALUE: usize = 65_536;
 /// The longest target of a symbolic link.
 const LONGEST_TARGET: u64 = 4095;
 /// How many answers in a row may bring neither a byte nor an end: far more than a sound file needs.
-const MOST_IDLE: u32 = 1 << 20;
+const MOST_IDLE: u32 = 1 << 16;
 
 /// An inode, as far as one answer goes.
 #[derive(Debug)]

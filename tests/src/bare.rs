@@ -21,6 +21,7 @@ pub const BARE: &[Requirement] = &[
     Requirement::Tool("sfdisk"),
     Requirement::Tool("sgdisk"),
     Requirement::Tool("script"),
+    Requirement::Tool("tar"),
 ];
 
 /// What a command left, byte by byte.

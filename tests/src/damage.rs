@@ -70,6 +70,31 @@ impl Victim {
         Err(format!("{path} has no {name} in its first block").into())
     }
 
+    /// Where an inode lies on the device, and how many bytes it has.
+    fn inode_place(&self, number: u32) -> Result<(u64, usize)> {
+        let printed = self.debugfs(&format!("imap <{number}>"))?;
+        let place =
+            printed.rsplit_once("located at block ").and_then(|(_, place)| place.trim().split_once(", offset 0x"));
+        let (block, offset) = place.ok_or_else(|| format!("imap <{number}>: {printed}"))?;
+        let mut size = [0; 2];
+        self.file.read_exact_at(&mut size, 1024 + 0x58)?;
+        let offset = u64::from_str_radix(offset, 16)?;
+        Ok((block.parse::<u64>()? * self.block_size()? + offset, u16::from_le_bytes(size).into()))
+    }
+
+    /// An inode as it lies on the device.
+    pub fn inode_bytes(&self, number: u32) -> Result<Vec<u8>> {
+        let (offset, length) = self.inode_place(number)?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    /// Overwrites an inode.
+    pub fn set_inode_bytes(&self, number: u32, bytes: &[u8]) -> Result {
+        self.write_at(self.inode_place(number)?.0, bytes)
+    }
+
     /// Overwrites bytes of the device.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result {
         Ok(self.file.write_all_at(bytes, offset)?)

@@ -215,7 +215,13 @@ impl Destination for Directory {
                 Err(Errno::EXIST) if self.goes_on => {}
                 made => made.map_err(refused)?,
             }
-            self.open_directory(&place.name).map_err(refused)?
+            self.open_directory(&place.name).map_err(|errno| match errno {
+                Errno::NOTDIR | Errno::LOOP => {
+                    Failure::system("exists already in the target, and is no directory: what lies in it is left out")
+                        .local()
+                }
+                errno => refused(errno),
+            })?
         };
         let Facts { attributes, mode, owner, ref xattrs } = *facts;
         let facts = Facts { attributes, mode, owner, xattrs: xattrs.clone() };
@@ -361,7 +367,7 @@ fn times(attributes: &Attributes) -> Timestamps {
 fn refused(errno: Errno) -> Failure {
     let reason = match errno {
         Errno::EXIST => "exists already in the target, and is left as it is".to_owned(),
-        Errno::LOOP | Errno::XDEV => "what has its name in the target is a link, and no link is followed".to_owned(),
+        Errno::LOOP | Errno::XDEV => "a link stands in the target on the way to it, and is not followed".to_owned(),
         Errno::NOSYS => "this kernel has no openat2, by which links are not followed".to_owned(),
         errno => format!("cannot be written: {}", words(errno)),
     };
