@@ -58,6 +58,10 @@ struct Server {
     lie: Lie,
     /// What the kernel refused.
     log: Vec<u8>,
+    /// The same as it was when the file was opened.
+    shown: Vec<u8>,
+    /// How often notices were sent. One kind makes the kernel send every request again.
+    noticed: u32,
     /// How often the file was asked for.
     asked: u32,
     held: Option<Request>,
@@ -67,7 +71,8 @@ struct Server {
 /// Says that the worker is ready and serves until the mount is gone.
 pub(crate) fn serve(channel: &Channel, lie: u64) -> ! {
     let lie = Lie::ALL.get(lie as usize).copied().unwrap_or(Lie::None);
-    let mut server = Server { lie, log: vec![], asked: 0, held: None, seed: 0x9e37_79b9_7f4a_7c15 };
+    let mut server =
+        Server { lie, log: vec![], shown: vec![], noticed: 0, asked: 0, held: None, seed: 0x9e37_79b9_7f4a_7c15 };
     report(channel, &Report::Ready(Summary::default()));
     if lie == Lie::Reports {
         // The broker has no need to read them; whoever sends too many waits.
@@ -142,7 +147,8 @@ impl Server {
                 self.send(2, 0, &[0xff; 64]);
                 self.send(2, 0, &[0xff; 24]);
             }
-            Lie::Notices => {
+            Lie::Notices if self.noticed < 3 => {
+                self.noticed += 1;
                 for code in 0..16 {
                     for length in [0, 8, 16, 24, 32, 40, 64, 200] {
                         let body: Vec<u8> = (0..length).map(|_| self.chance()).collect();
@@ -169,14 +175,17 @@ impl Server {
                 _ => b"file".to_vec(),
             }),
             // Past the page cache, so that each read is asked for.
-            14 => Ok(Bytes::default().u64(&[0]).u32(&[1, 0]).0),
+            14 => {
+                self.shown.clone_from(&self.log);
+                Ok(Bytes::default().u64(&[0]).u32(&[1, 0]).0)
+            }
             27 => Ok(Bytes::default().u64(&[0]).u32(&[0, 0]).0),
             15 => {
                 let wanted = request.word(16) as u32 as usize;
-                let from = (request.word(8) as usize).min(self.log.len());
+                let from = (request.word(8) as usize).min(self.shown.len());
                 match self.lie {
                     Lie::ReadsTooMuch => Ok(vec![b'x'; wanted + 1]),
-                    _ => Ok(self.log[from..].iter().take(wanted).copied().collect()),
+                    _ => Ok(self.shown[from..].iter().take(wanted).copied().collect()),
                 }
             }
             17 => Ok(match self.lie {
@@ -190,9 +199,7 @@ impl Server {
                 _ => Ok(b"user.evil\0".to_vec()),
             },
             22 => Err(libc::ENODATA),
-            28 => Ok(self.list(request.node, request.word(8), request.word(16) as u32 as usize)),
-            // Listing with attributes falls back to listing.
-            44 => Err(libc::ENOSYS),
+            28 | 44 => Ok(self.list(request, request.operation == 44)),
             // RELEASE, FLUSH, RELEASEDIR.
             18 | 25 | 29 => Ok(vec![]),
             _ => Err(libc::ENOSYS),
@@ -240,15 +247,19 @@ impl Server {
             .0
     }
 
-    fn list(&self, node: u64, cookie: u64, room: usize) -> Vec<u8> {
+    /// Entries; before each, where attributes are asked for, that there are none.
+    fn list(&self, request: &Request, with_attributes: bool) -> Vec<u8> {
+        let (node, cookie, room) = (request.node, request.word(8), request.word(16) as u32 as usize);
+        let head = if with_attributes { 128 } else { 0 };
         let entry = |name: &[u8], next: u64, claimed: usize| {
-            let mut bytes = Bytes::default().u64(&[FILE, next]).u32(&[claimed as u32, 8]).0;
+            let mut bytes = vec![0; head];
+            bytes.extend(Bytes::default().u64(&[FILE, next]).u32(&[claimed as u32, 8]).0);
             bytes.extend(name);
             bytes.resize(bytes.len().next_multiple_of(8), 0);
             bytes
         };
         match self.lie {
-            Lie::ListsForEver => entry(b"again", 1, 5).repeat((room / 32).min(100)),
+            Lie::ListsForEver => entry(b"again", 1, 5).repeat((room / (head + 32)).min(100)),
             _ if cookie > 0 || node != ROOT => vec![],
             Lie::NameWithSlash => entry(b"a/b", 1, 3),
             Lie::NameOfNothing => entry(b"", 1, 0),
