@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use lazaret_tests::command::{Finished, finish};
 use lazaret_tests::damage::Victim;
-use lazaret_tests::recipe::{self, RECIPES};
+use lazaret_tests::matrix::MATRIX;
+use lazaret_tests::recipe::{self, RECIPES, Recipe};
 use lazaret_tests::requirement::{self, MOUNTS, trial};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, command, digest, lazaret, superblock};
@@ -41,7 +42,7 @@ const MUTANTS: u64 = 200;
 
 fn main() {
     requirement::main(|workshop| {
-        let sound = RECIPES.iter().map(|recipe| {
+        let sound = RECIPES.iter().chain(MATRIX).map(|recipe| {
             trial(format!("sound: {}", recipe.name), MOUNTS, workshop, |workshop| is_sound(&workshop.image(recipe)?))
         });
         let damaged = CASES.iter().map(|case| trial(case.what, MOUNTS, workshop, |workshop| show(case, workshop)));
@@ -78,6 +79,16 @@ macro_rules! line {
 
 fn each(victim: &Victim, lines: &str) -> Result {
     lines.split("; ").try_for_each(|line| victim.debugfs(line).map(drop))
+}
+
+/// Where the entry of the first owner begins in a quota file: its leaf lies behind the header and four levels.
+const LEAF: u32 = 5 * 1024 + 16;
+
+/// A case whose damage is bytes of the quota file of users.
+macro_rules! quota {
+    ($what:literal, $rule:literal, $at:expr, $bytes:expr) => {
+        damaged($what, "quota", $rule, |victim, _| victim.write("<3>", $at / 4096, ($at % 4096) as usize, &$bytes))
+    };
 }
 
 const PLAIN: &str = "no-metadata-csum";
@@ -222,6 +233,33 @@ const CASES: &[Case] = &[
         with_attributes(victim, 0, &[0; 4])
     }),
     damaged("a value outside its block", PLAIN, "XattrValue", |victim, _| with_attributes(victim, 34, &[0xff, 0xff])),
+    line!("quota", "usage that no quota file knows of", "QuotaUsage", "mknod /another p"),
+    quota!("an owner's inodes in a quota file", "QuotaUsage", LEAF + 24, [99]),
+    quota!("an owner's space in a quota file", "QuotaUsage", LEAF + 49, [99]),
+    quota!("an owner that a quota file lacks", "QuotaUsage", LEAF, [0; 72]),
+    quota!("a quota file's tree that leads outside", "QuotaFile", 1024, [0, 77]),
+    quota!("a quota file's tree that leads back", "QuotaFile", 1024, [1]),
+    quota!("a quota file without a tree", "QuotaUsage", 1024, [0; 1024]),
+    quota!("a quota file of another version", "QuotaFile", 4, [7]),
+    quota!("a quota file that says it is longer", "QuotaFile", 20, [0, 0, 4]),
+    quota!("a quota file's free blocks outside", "QuotaFile", 24, [0, 4]),
+    Case { expected: Expected::Sound, ..quota!("a quota file of another kind", "QuotaFile", 0, [0]) },
+    damaged("the hash of a value in an inode", "attributes-in-inodes", "XattrHash", |victim, image| {
+        victim.debugfs(&format!("sif <{}> atime 0x1234567", holder(image)?)).map(drop)
+    }),
+    Case {
+        expected: Expected::Sound,
+        ..damaged("the data of a value in an inode", "attributes-in-inodes", "XattrHash", |victim, image| {
+            victim.write(&format!("<{}>", holder(image)?), 0, 5, b"?!")
+        })
+    },
+    Case {
+        expected: Expected::Sound,
+        ..damaged("an entry of an access control list", PLAIN, "AclEntry", |victim, image| {
+            let list = [1, 0, 0, 0, 1, 0, 6, 0, 2, 0];
+            victim.write_at(place_of(image, &list)? + 4, &[0x77])
+        })
+    },
     damaged("a superblock of another checksum", "ext4", "SuperblockChecksum", |victim, _| {
         victim.write_at(superblock::OFFSET + 0x78, b"other")
     }),
@@ -248,6 +286,21 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// Where these bytes lie in an image, on a boundary of 4.
+fn place_of(image: &Path, bytes: &[u8]) -> Result<u64> {
+    let all = std::fs::read(image)?;
+    let found = (0..all.len()).step_by(4).find(|&at| all[at..].starts_with(bytes));
+    Ok(found.ok_or("no such bytes")? as u64)
+}
+
+/// The inode of the value of an attribute that the recipe makes.
+fn holder(image: &Path) -> Result<u32> {
+    let name = place_of(image, b"large-0")?;
+    let mut number = [0; 4];
+    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(image)?, &mut number, name - 12)?;
+    Ok(u32::from_le_bytes(number))
+}
+
 /// Gives a file a block of attributes, and changes bytes of it.
 fn with_attributes(victim: &Victim, offset: u64, bytes: &[u8]) -> Result {
     let value = "v".repeat(500);
@@ -260,7 +313,7 @@ fn with_attributes(victim: &Victim, offset: u64, bytes: &[u8]) -> Result {
 
 fn show(case: &Case, workshop: &Workshop) -> Result {
     let place = workshop.directory(&format!("check.{}", case.what.replace([' ', '/'], "-")))?;
-    let image = workshop.copy(recipe::named(case.image), &place)?;
+    let image = workshop.copy(recipe_of(case.image)?, &place)?;
     (case.damage)(&Victim::open(&image)?, &image)?;
     let before = digest::of_file(&image)?;
     let (theirs, ours) = (e2fsck(&image)?, Verdict::of(&image)?);
@@ -282,6 +335,11 @@ fn show(case: &Case, workshop: &Workshop) -> Result {
         return Err("the image was written to".into());
     }
     Ok(())
+}
+
+fn recipe_of(name: &str) -> Result<&'static Recipe> {
+    let found = RECIPES.iter().chain(MATRIX).find(|recipe| recipe.name == name);
+    found.ok_or_else(|| format!("no recipe is called {name}").into())
 }
 
 fn is_sound(image: &Path) -> Result {

@@ -26,8 +26,12 @@ const SCHEMA: &str = "lazaret.check/1";
 const ANSWERS: u64 = 1 << 28;
 
 const CHECK_HELP: &str = "\
-Each line names a broken rule and its place. A notice is no damage: a copy of the superblock that differs, for
-instance. With a journal that was not replayed the file system is read as if it had been, and nothing is written.
+Each line names a broken rule and its place. A notice is no damage to e2fsck -fn, whose verdict this is: a copy of the
+superblock that differs, an access control list that readers reject, an attribute's value that does not match its hash.
+In one case the verdicts differ: a group descriptor with a wrong checksum is damage here, while e2fsck 1.47 asks whether
+to repair it (\"group descriptor checksums are invalid\"), is told no, and ends with 0 as if it had not asked. The data of
+files is not looked at, nor are Merkle trees: -o verity=verify of mount does that. With a journal that was not replayed
+the file system is read as if it had been, and nothing is written.
 
 --json prints one object: schema (\"lazaret.check/1\"), source, verdict (sound, damaged, unreadable), reason (only if
 unreadable), journal {transactions, blocks, revoked, fast_commits, fast_changes} (what is read from it), warnings

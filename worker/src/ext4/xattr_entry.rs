@@ -114,6 +114,11 @@ impl<'a> Entry<'a> {
         self.has_hash(&bytes.chunks(4).map(word).collect::<Vec<_>>())
     }
 
+    /// Whether its value is an access control list.
+    pub(super) fn is_acl(&self) -> bool {
+        matches!(Namespace::of(self.index), Some(Namespace::AclAccess | Namespace::AclDefault))
+    }
+
     /// Whether the entry is of no kind at all.
     pub(super) fn is_of_no_kind(&self) -> bool {
         self.index == 0

@@ -4,6 +4,7 @@ use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::RoCompat;
 
 use super::Check;
+use super::attributes::Attributes;
 use super::findings::Findings;
 use crate::error::Result;
 use crate::ext4::format;
@@ -34,6 +35,7 @@ impl Check<'_> {
     /// The map, the attributes and the sizes of an inode. An orphan may be longer or shorter than it says.
     pub(super) fn contents(&mut self, inode: &Inode, raw: &format::Inode, orphan: bool) -> Result<()> {
         let attributes = self.attributes(inode)?;
+        let Attributes { clusters: attributes, inodes } = attributes;
         let mut walk = Walk::default();
         let inline = inode.flags.contains(InodeFlags::INLINE_DATA);
         match inode.kind {
@@ -54,8 +56,12 @@ impl Check<'_> {
             FileKind::Symlink => self.link(inode, raw)?,
             _ => self.special(inode, raw),
         }
+        let clusters = walk.clusters.saturating_add(attributes);
+        if !walk.broken {
+            self.count_usage(inode, raw, clusters, inodes.saturating_add(1))?;
+        }
         if !walk.broken && !orphan {
-            self.space(inode, raw, walk.clusters.saturating_add(attributes));
+            self.space(inode, raw, clusters);
         }
         Ok(())
     }

@@ -9,7 +9,11 @@
 //!
 //! - `clusters`, `inodes`: what was seen in use. `findings`: what was found.
 //! - `groups` → `scan` (the inode tables; `inode`, `reserved`, `blocks`, `attributes` look at one) → `shared` (blocks of
-//!   attributes) → `directory` (`tree` for hashed ones) → `links` → `bitmaps` → `copies`: the stages, in this order.
+//!   attributes) → `directory` (`tree` for hashed ones) → `links` → `quota` → `bitmaps` → `copies`: the stages, in this
+//!   order.
+//!
+//! Not looked at: the data of files, and so neither is a Merkle tree: a mount with `verity=verify` holds each block against
+//! it where it is read.
 
 mod attributes;
 mod bitmaps;
@@ -23,6 +27,7 @@ mod inode;
 mod inodes;
 mod links;
 mod orphans;
+mod quota;
 mod reserved;
 mod scan;
 mod shared;
@@ -35,6 +40,7 @@ use self::clusters::Clusters;
 use self::directory::{Directory, Opened};
 use self::findings::Findings;
 use self::inodes::Inodes;
+use self::quota::Quotas;
 use super::budget::{Budget, MOST_BYTES};
 use super::units::u64_from;
 use super::{Filesystem, format};
@@ -86,6 +92,7 @@ pub struct Check<'a> {
     value_inodes: Vec<u32>,
     /// By number.
     orphans: Vec<u32>,
+    quotas: Quotas,
 }
 
 /// What is looked at, in this order.
@@ -97,6 +104,7 @@ enum Stage {
     Shared,
     Directories,
     Links,
+    Quotas,
     Bitmaps,
     Copies,
     Over,
@@ -111,7 +119,8 @@ impl Stage {
             Self::Scan => Self::Shared,
             Self::Shared => Self::Directories,
             Self::Directories => Self::Links,
-            Self::Links => Self::Bitmaps,
+            Self::Links => Self::Quotas,
+            Self::Quotas => Self::Bitmaps,
             Self::Bitmaps => Self::Copies,
             Self::Copies | Self::Over => Self::Over,
         }
@@ -126,6 +135,7 @@ impl Stage {
             Self::Shared => 580,
             Self::Directories => 600,
             Self::Links => 880,
+            Self::Quotas => 915,
             Self::Bitmaps => 920,
             Self::Copies => 990,
             Self::Over => STEPS,
@@ -164,6 +174,7 @@ impl<'a> Check<'a> {
             attribute_blocks: Vec::new(),
             value_inodes: Vec::new(),
             orphans: Vec::new(),
+            quotas: Quotas::default(),
         })
     }
 
@@ -191,6 +202,7 @@ impl<'a> Check<'a> {
             Stage::Shared => self.shared()?,
             Stage::Directories => self.next_directory()?,
             Stage::Links => self.links()?,
+            Stage::Quotas => self.quotas()?,
             Stage::Bitmaps => self.bitmaps()?,
             Stage::Copies => self.copies()?,
             Stage::Over => true,
