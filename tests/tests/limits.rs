@@ -1,0 +1,132 @@
+//! A worker is held to its limits and lives at them: a request that needs more memory than is left gets ENOMEM, all others
+//! their answer; and every limit of the table stands in the kernel.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use lazaret_tests::command::eventually;
+use lazaret_tests::damage::Victim;
+use lazaret_tests::evil_disk::{EvilDisk, Fault};
+use lazaret_tests::fill::noise;
+use lazaret_tests::lazaret::Mount;
+use lazaret_tests::process::runs;
+use lazaret_tests::prove::Figures;
+use lazaret_tests::requirement::{self, MOUNTS, proof};
+use lazaret_tests::workshop::Workshop;
+use lazaret_tests::{Result, digest, leftover, recipe};
+
+/// A file of blocks and holes in turn: what is read of it has to be put together in the worker's memory.
+const FILE: &str = "holes/every-other";
+const BLOCKS: u64 = 100;
+const LENGTH: usize = 792 << 10;
+/// More of them at once than the least memory holds.
+const CLIENTS: usize = 16;
+
+fn main() {
+    requirement::main(|workshop| {
+        vec![
+            proof("P16", "a request too many gets ENOMEM and the worker lives", MOUNTS, workshop, out_of_memory),
+            proof("P16", "every limit of the table stands in the kernel", MOUNTS, workshop, table),
+        ]
+    })
+}
+
+/// The file as it should be.
+fn content() -> Vec<u8> {
+    let pairs = (0..BLOCKS).flat_map(|block| [noise(block, 4096), vec![0; 4096]]);
+    pairs.flatten().take(LENGTH).collect()
+}
+
+/// The whole file in one request, which no cache answers.
+fn read_at_once(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let mut bytes = Vec::with_capacity(LENGTH);
+    let count = rustix::io::pread(&file, rustix::buffer::spare_capacity(&mut bytes), 0)?;
+    assert_eq!(count, LENGTH, "fd {} was read in more than one piece", file.as_raw_fd());
+    Ok(bytes)
+}
+
+fn out_of_memory(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("out-of-memory")?;
+    let image = workshop.copy(recipe::default(), &place)?;
+    let before = digest::of_file(&image)?;
+    let victim = Victim::open(&image)?;
+    let (size, last) = (victim.block_size()?, u32::try_from(2 * (BLOCKS - 1))?);
+    let hit = victim.block(FILE, 0)? * size..(victim.block(FILE, last)? + 1) * size;
+    let disk = EvilDisk::over(&image, &place.join("evil"))?;
+    let words = format!("memory=8M,threads={CLIENTS},timeout=60");
+    let mount = Mount::with(&disk.path(), &place.join("point"), &words)?;
+    let path = mount.path().join(FILE);
+    fs::metadata(&path)?;
+    // Each holds what it has reserved until the disk answers.
+    disk.fault(Fault::Stall, hit)?;
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..CLIENTS {
+        let (sender, path) = (sender.clone(), path.clone());
+        thread::spawn(move || sender.send(read_at_once(&path)));
+    }
+    let refused = receiver.recv_timeout(Duration::from_secs(20)).map_err(|_| "all of them fit")?;
+    assert_eq!(refused.map_err(|error| error.raw_os_error()).err(), Some(Some(libc::ENOMEM)), "the first answer");
+    // Others are served meanwhile.
+    assert!(fs::read(mount.path().join("sizes/4097"))? == noise(4097, 4097), "another file was read wrongly");
+    disk.fault(Fault::None, 0..0)?;
+    let (mut right, mut short_of_memory) = (0, 1);
+    for _ in 1..CLIENTS {
+        match receiver.recv_timeout(Duration::from_secs(20)).map_err(|_| "a client hangs")? {
+            Ok(bytes) if bytes == content() => right += 1,
+            Ok(_) => return Err("a file was read wrongly".into()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => short_of_memory += 1,
+            Err(error) => return Err(format!("a read ended with {error}").into()),
+        }
+    }
+    assert!(right > 0, "nobody got an answer");
+    assert!(runs(mount.worker.pid), "the worker is dead");
+    assert!(read_at_once(&path)? == content(), "there is memory again");
+    mount.unmount(Duration::from_secs(1))?;
+    drop(disk);
+    assert_eq!(digest::of_file(&image)?, before, "the image was written to");
+    leftover::nothing_of(&place)?;
+    println!("of {CLIENTS} requests {short_of_memory} got ENOMEM and {right} their answer");
+    Ok(vec![("requests without memory", short_of_memory)])
+}
+
+/// The limits of a worker that serves: the name in `/proc/PID/limits`, and the most.
+const LIMITS: &[(&str, &str)] = &[
+    ("Max file size", "0"),
+    ("Max data size", "0"),
+    ("Max core file size", "0"),
+    ("Max processes", "0"),
+    ("Max open files", "0"),
+    ("Max locked memory", "0"),
+    ("Max pending signals", "16"),
+    ("Max msgqueue size", "0"),
+    ("Max nice priority", "0"),
+    ("Max realtime priority", "0"),
+];
+
+fn table(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("table")?;
+    let mount = Mount::new(&workshop.image(recipe::default())?, &place.join("point"))?;
+    let text = fs::read_to_string(format!("/proc/{}/limits", mount.worker.pid))?;
+    for (name, most) in LIMITS {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no limit {name}"))?;
+        let seen: Vec<&str> = line.split_whitespace().take(2).collect();
+        assert_eq!(seen, [*most, *most], "{name}: {text}");
+    }
+    let resident = || lazaret_tests::process::status(&mount.worker.pid.to_string(), "VmRSS");
+    // Its threads: one for each of threads=, and those that started them.
+    let (few, _) = eventually(Duration::from_secs(1), || {
+        fs::read_dir(format!("/proc/{}/task", mount.worker.pid)).is_ok_and(|tasks| tasks.count() <= 4)
+    });
+    assert!(few, "it has more threads than it was given");
+    println!("a worker of two threads that waits: {}", resident()?);
+    mount.unmount(Duration::from_secs(1))?;
+    leftover::nothing_of(&place)?;
+    Ok(vec![("limits held", LIMITS.len() as u64)])
+}
