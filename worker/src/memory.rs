@@ -70,8 +70,16 @@ static MEMORY: Memory = Memory {
     farewell: OnceLock::new(),
 };
 
-/// Adds `bytes` to the heap, once and for all. False where the host has not that much address space.
+/// Adds `bytes` to the heap, once and for all. False where the host has not that much address space. Call it before there
+/// are threads.
 pub fn grant(bytes: usize) -> bool {
+    // What libc allocates for itself when a thread starts comes from its own heap, of which each thread would get one; for
+    // the ninth it counts the processors, by opening a file.
+    // SAFETY: numbers only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
     // SAFETY: a null address and an anonymous private mapping touch nothing that exists; the mapping is never given
     // back, and nobody but the heap knows where it is.
     unsafe {
