@@ -95,6 +95,12 @@ pub static RECIPES: &[Recipe] = &[
         proof: |image| many::has_feature(image, "meta_bg"),
         ..PLAIN
     },
+    Recipe {
+        name: "defaults-of-e2fsprogs-1.47.2",
+        arguments: ext4!("-O", "metadata_csum_seed,orphan_file"),
+        proof: |image| many::has_feature(image, "orphan_file"),
+        ..PLAIN
+    },
     Recipe { name: "no-64bit", arguments: ext4!("-O", "^64bit"), ..PLAIN },
     Recipe { name: "no-flex-bg", mebibytes: 96, arguments: &["-t", "ext4", "-b", "1024", "-O", "^flex_bg"], ..PLAIN },
     Recipe { name: "no-extents", arguments: ext4!("-O", "^extent,^64bit"), ..PLAIN },
@@ -173,7 +179,13 @@ pub static RECIPES: &[Recipe] = &[
     Recipe { name: "no-journal", arguments: ext4!("-O", "^has_journal"), ..PLAIN },
     Recipe {
         name: "revision-0",
-        arguments: &["-r", "0", "-b", "1024"],
+        // Newer versions of mke2fs make none of revision 0.
+        arguments: &["-t", "ext2", "-O", "none", "-I", "128", "-b", "1024"],
+        prepare: &[
+            &["debugfs", "-w", "-R", "set_super_value rev_level 0", "IMAGE"],
+            &["debugfs", "-w", "-R", "set_super_value inode_size 0", "IMAGE"],
+            &["debugfs", "-w", "-R", "set_super_value first_ino 0", "IMAGE"],
+        ],
         // The first extended attribute would make it revision 1.
         fill: &[fill::everything_but_attributes],
         proof: |image| many::superblock_says(image, "Filesystem revision #", "0 (original)"),

@@ -38,6 +38,15 @@ impl Image {
         Self { directory: Arc::new(directory), bytes }
     }
 
+    /// Makes one of revision 1 without features into one of revision 0, as mke2fs did until 1.47.0: there the fields for
+    /// the length of an inode and for the first inode of a file are nothing yet.
+    pub fn become_revision_0(&mut self) {
+        for (field, length) in [(0x4c, 4), (0x54, 4), (0x58, 2)] {
+            self.write(1024 + field, &[0; 4][..length]);
+        }
+        self.save();
+    }
+
     /// The directory that the image was filled from.
     pub fn source(&self) -> PathBuf {
         self.directory.path().join("source")
