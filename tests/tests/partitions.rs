@@ -98,6 +98,10 @@ fn the_only(kind: &'static Kind, workshop: &Workshop) -> Result {
     assert_eq!(tool(&["ls", "-lAR"], &disk.path, &[])?.done()?, expected);
     let number = number.to_string();
     assert_eq!(tool(&["ls", "-lAR", "--part", &number], &disk.path, &[])?.done()?, expected);
+    // An archive has no byte that is not the image's.
+    let archive = |path: &Path| tool(&["extract", "--tar", "-"], path, &[])?.done();
+    assert!(archive(&disk.path)? == archive(&image)?, "another archive");
+    assert!(text(tool(&["check"], &disk.path, &[])?)?.contains(": sound: "));
     let info = text(tool(&["info"], &disk.path, &[])?)?;
     for word in [&format!("in partition {number}"), &format!(" at {offset} "), recipe::UUID, "can be read"] {
         assert!(info.contains(word), "{word}: {info}");
@@ -138,9 +142,8 @@ fn one_of_several(workshop: &Workshop) -> Result {
     run(Command::new("tune2fs").args(["-L", "the other", "-U", "0ddba11e-0000-4000-8000-000000000002"]).arg(&other))?;
     let disk = Disk::new(&place, GPT)?.put(&image, FIRST)?.put(&other, SECOND)?;
     let words = ["has 2 partitions with an ext file system", "'first': ext4", "'second': ext3 'the other'"];
-    for command in ["ls", "check"] {
-        let code = if command == "check" { 8 } else { 32 };
-        tool(&[command], &disk.path, &[])?.refused(code, &words)?;
+    for (code, command) in [(32, &["ls"][..]), (8, &["check"]), (8, &["extract", "--tar", "-"])] {
+        tool(command, &disk.path, &[])?.refused(code, &words)?;
     }
     let info = text(tool(&["info"], &disk.path, &[])?)?;
     assert!(words.iter().all(|word| info.contains(word)), "{info}");
@@ -155,6 +158,21 @@ fn one_of_several(workshop: &Workshop) -> Result {
     ];
     for name in names {
         assert_eq!(tool(&["ls", "-lAR", "--part", name], &disk.path, &[])?.done()?, second, "{name}");
+    }
+    // Every command takes it, in both ways.
+    for part in [&["--part", "the other"], &["-o", "part=the other"]] {
+        let with = |command: &[&str]| tool(&[command, &part[..]].concat(), &disk.path, &[])?.done();
+        let without = |command: &[&str]| tool(command, &other, &[])?.done();
+        assert!(String::from_utf8(with(&["info"])?)?.contains("in partition 2"));
+        assert!(String::from_utf8(with(&["check"])?)?.contains(": sound: "));
+        assert!(with(&["extract", "--tar", "-"])? == without(&["extract", "--tar", "-"])?);
+        let arguments = [&["mount"][..], part].concat();
+        let point = place.join("either");
+        fs::create_dir_all(&point)?;
+        let paths = [disk.path.as_os_str(), point.as_os_str()];
+        let mounted = lazaret::run(arguments.iter().map(AsRef::as_ref).chain(paths))?;
+        assert_eq!(mounted.code(), Some(0), "{mounted:?}");
+        Mount::adopt(&point)?.unmount(Duration::from_secs(1))?;
     }
     tool(&["ls", "--part", "third\u{1b}"], &disk.path, &[])?
         .refused(32, &["has no partition 'third\\x1b'", "'first'"])?;

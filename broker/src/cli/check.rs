@@ -3,7 +3,7 @@
 //! What holds here: the worker says numbers and the sentences are ours; what is kept of them is bounded, and so is how
 //! often a worker may say that it goes on.
 
-use crate::device::Source;
+use super::origin::{Origin, SOURCE_HELP};
 use crate::exit::{Code, Failure, say, words};
 use crate::options::Options;
 use crate::refusal;
@@ -15,10 +15,8 @@ use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity};
 use rustix::io::Errno;
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
 
 /// The version of what `--json` prints. It changes when a field goes or means something else.
 const SCHEMA: &str = "lazaret.check/1";
@@ -41,16 +39,13 @@ notice), place {kind, ...}, place_text}], more (findings not listed).
 Exit codes: 0 sound, 1 usage, 4 damaged, 8 could not be read.";
 
 #[derive(clap::Args)]
-#[command(after_help = CHECK_HELP)]
+#[command(after_help = format!("{SOURCE_HELP}\n\n{CHECK_HELP}"))]
 pub(super) struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Options as of mount: memory=SIZE, part=, timeout=SECONDS, confine=
-    #[arg(short = 'o', long = "options", value_name = "OPTS")]
-    options: Vec<OsString>,
-    /// An image file or a block device
-    source: PathBuf,
+    #[command(flatten)]
+    origin: Origin,
 }
 
 /// What became of a check.
@@ -65,12 +60,13 @@ struct Outcome {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let options = Options::parse(&arguments.options)?;
+    let options = arguments.origin.options()?;
     let outcome = match check(arguments, &options) {
         Ok(outcome) => outcome,
         // The object says it instead of a line on stderr.
+        Err(failure) if failure.code() == Code::Usage as u8 => return Err(failure),
         Err(failure) if arguments.json => Outcome { unreadable: Some(failure.to_string()), ..Outcome::default() },
-        Err(failure) => return Err(failure.about(&arguments.source).with(Code::Unreadable)),
+        Err(failure) => return Err(arguments.origin.about(failure).with(Code::Unreadable)),
     };
     let text = if arguments.json { outcome.object(arguments) } else { outcome.lines(arguments) };
     let written = std::io::stdout().write_all(text.as_bytes());
@@ -84,7 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
     let signals = Signals::block()?;
-    let mut source = Source::open(&arguments.source)?;
+    let mut source = arguments.origin.source(&signals)?;
     let (mut worker, opened) = tool::start(&mut source, options, &signals)?;
     let mut outcome = Outcome::default();
     let summary = match opened {
@@ -167,7 +163,7 @@ impl Outcome {
     }
 
     fn lines(&self, arguments: &Arguments) -> String {
-        let source = crate::escape::escaped(arguments.source.as_os_str());
+        let source = crate::escape::escaped(arguments.origin.path().as_os_str());
         let mut text = String::new();
         for Finding { corruption, severity } in &self.findings {
             let word = if *severity == Severity::Notice { "notice: " } else { "" };
@@ -196,7 +192,7 @@ impl Outcome {
         let counts = self.counts;
         let mut object = json!({
             "schema": SCHEMA,
-            "source": crate::escape::escaped(arguments.source.as_os_str()).to_string(),
+            "source": crate::escape::escaped(arguments.origin.path().as_os_str()).to_string(),
             "verdict": self.verdict(),
             "journal": warning::replayed_object(&self.journal),
             "warnings": self.warnings,
@@ -252,7 +248,7 @@ mod tests {
     use super::*;
 
     fn arguments(json: bool) -> Arguments {
-        Arguments { json, options: vec![], source: PathBuf::from("a\u{1b}b") }
+        Arguments { json, origin: Origin::of("a\u{1b}b") }
     }
 
     fn outcome() -> Outcome {

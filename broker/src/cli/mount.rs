@@ -49,6 +49,9 @@ pub(super) struct Arguments {
     /// Mount options, separated by commas; may be repeated
     #[arg(short = 'o', long = "options", value_name = "OPTS")]
     options: Vec<OsString>,
+    /// The partition: its number, label or UUID; as -o part=
+    #[arg(long, value_name = "PARTITION")]
+    part: Option<String>,
     /// Stay in the foreground; a signal unmounts
     #[arg(short, long)]
     foreground: bool,
@@ -65,7 +68,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let options = Options::parse(&arguments.options)?;
+    let mut options = Options::parse(&arguments.options)?;
+    options.part = arguments.part.clone().or(options.part);
     if !arguments.foreground && !arguments.background {
         return background::start(arguments.again());
     }
@@ -140,6 +144,9 @@ impl Arguments {
         }
         for list in &self.options {
             line.extend([OsStr::new("-o"), list]);
+        }
+        if let Some(part) = &self.part {
+            line.extend([OsStr::new("--part"), OsStr::new(part)]);
         }
         line.extend([OsStr::new("--"), self.source.as_os_str(), self.mountpoint.as_os_str()]);
         line

@@ -35,6 +35,12 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// This one, with nothing else said.
+    #[cfg(test)]
+    pub(super) fn of(source: &str) -> Self {
+        Self { options: vec![], part: None, spool_limit: "8G".into(), source: source.into() }
+    }
+
     /// The options, as those of a mount.
     pub(super) fn options(&self) -> Result<Options, Failure> {
         let mut options = Options::parse(&self.options)?;
