@@ -72,6 +72,19 @@ impl Workshop {
     }
 }
 
+/// An image with this content, in blocks of 4 KiB and otherwise as these arguments of mke2fs say, which copies a directory
+/// into it.
+pub fn image_of(place: &Path, arguments: &[&str], fill: impl FnOnce(&Path) -> Result) -> Result<PathBuf> {
+    let (tree, image) = (place.join("tree"), place.join("image.img"));
+    std::fs::create_dir_all(&tree)?;
+    fill(&tree)?;
+    std::fs::File::create(&image)?.set_len(64 << 20)?;
+    let mut mke2fs = Command::new("mke2fs");
+    command::run(mke2fs.args(["-q", "-F", "-b", "4096"]).args(arguments).arg("-d").arg(&tree).arg(&image))?;
+    std::fs::remove_dir_all(&tree)?;
+    Ok(image)
+}
+
 /// Makes a file system as a recipe says.
 fn format(recipe: &Recipe, image: &Path, mebibytes: u64) -> Result {
     std::fs::File::create(image)?.set_len(mebibytes << 20)?;

@@ -14,7 +14,7 @@ use lazaret_tests::block::KernelMount;
 use lazaret_tests::command::{self, run};
 use lazaret_tests::damage::Victim;
 use lazaret_tests::requirement::{self, trial};
-use lazaret_tests::workshop::Workshop;
+use lazaret_tests::workshop::{Workshop, image_of};
 use lazaret_tests::{Result, lazaret, leftover};
 
 fn main() {
@@ -64,13 +64,7 @@ impl Scene {
 
     /// An image with this content and without checksums of metadata: mke2fs copies a directory into it.
     fn fill(&self, fill: impl FnOnce(&Path) -> Result) -> Result<Victim> {
-        let tree = self.place.join("tree");
-        fs::create_dir(&tree)?;
-        fill(&tree)?;
-        fs::File::create(self.image())?.set_len(32 << 20)?;
-        let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^metadata_csum,^dir_index", "-d"];
-        run(Command::new("mke2fs").args(options).arg(&tree).arg(self.image()))?;
-        fs::remove_dir_all(&tree)?;
+        image_of(&self.place, &["-t", "ext4", "-O", "^metadata_csum,^dir_index"], fill)?;
         Victim::open(&self.image())
     }
 

@@ -8,14 +8,15 @@ use std::process::Command;
 use lazaret_tests::bare::{self, BARE, Left};
 use lazaret_tests::block::KernelMount;
 use lazaret_tests::command::run;
+use lazaret_tests::matrix::MATRIX;
 use lazaret_tests::recipe::{RECIPES, Recipe};
 use lazaret_tests::requirement::{self, trial};
-use lazaret_tests::workshop::Workshop;
+use lazaret_tests::workshop::{Workshop, image_of};
 use lazaret_tests::{Result, digest, lazaret, leftover, recipe};
 
 fn main() {
     requirement::main_in_turn(|workshop| {
-        let each = RECIPES.iter();
+        let each = RECIPES.iter().chain(MATRIX);
         let mut trials: Vec<_> = each
             .map(|recipe| trial(recipe.name, BARE, workshop, |workshop| as_the_kernel_shows_it(recipe, workshop)))
             .collect();
@@ -120,20 +121,9 @@ fn is_described(image: &Path) -> Result {
     Ok(())
 }
 
-/// An image with this content: mke2fs copies a directory into it.
-fn image_of(place: &Path, label: &str, fill: impl FnOnce(&Path) -> Result) -> Result<std::path::PathBuf> {
-    let (tree, image) = (place.join("tree"), place.join("image.img"));
-    fs::create_dir_all(&tree)?;
-    fill(&tree)?;
-    fs::File::create(&image)?.set_len(16 << 20)?;
-    run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-L", label, "-d"]).arg(&tree).arg(&image))?;
-    fs::remove_dir_all(&tree)?;
-    Ok(image)
-}
-
 fn paths(workshop: &Workshop) -> Result {
     use std::os::unix::fs::symlink;
-    let image = image_of(&workshop.directory("paths")?, "paths", |tree| {
+    let image = image_of(&workshop.directory("paths")?, &["-t", "ext4", "-L", "paths"], |tree| {
         fs::create_dir_all(tree.join("etc/deep"))?;
         fs::write(tree.join("etc/passwd"), "the image's own\n")?;
         for (name, target) in [
@@ -215,7 +205,7 @@ fn on_a_terminal(line: &str) -> Result<String> {
 fn hostile_names(workshop: &Workshop) -> Result {
     use std::os::unix::fs::symlink;
     let name = "red\x1b[31m\x07\r\u{202e}\u{9b}2J";
-    let image = image_of(&workshop.directory("hostile")?, "\x1b]0;owned\x07", |tree| {
+    let image = image_of(&workshop.directory("hostile")?, &["-t", "ext4", "-L", "\x1b]0;owned\x07"], |tree| {
         fs::create_dir(tree.join(name))?;
         fs::write(tree.join(name).join("new\nline"), "text\n\x1b[2J\ttab \u{9b}")?;
         Ok(symlink("\x1b[2J", tree.join("link"))?)
@@ -237,7 +227,9 @@ fn hostile_names(workshop: &Workshop) -> Result {
 }
 
 fn directory_loop(workshop: &Workshop) -> Result {
-    let image = image_of(&workshop.directory("loop")?, "loop", |tree| Ok(fs::create_dir_all(tree.join("a/b"))?))?;
+    let image = image_of(&workshop.directory("loop")?, &["-t", "ext4", "-L", "loop"], |tree| {
+        Ok(fs::create_dir_all(tree.join("a/b"))?)
+    })?;
     run(Command::new("debugfs").args(["-w", "-R", "ln a a/b/again"]).arg(&image))?;
     let left = tool("ls", &image, &["-R"])?.refused(32, &["/a/b/again: was listed already"])?;
     assert_eq!(left.stdout.iter().filter(|byte| **byte == b':').count(), 4, "{left:?}");
@@ -254,6 +246,15 @@ fn standard_input(workshop: &Workshop) -> Result {
     assert!(piped == expected, "through a pipe it looks different");
     let file = bare::run(bare::shell("\"$2\" ls - -lAR < \"$1\"").arg(&image).arg(lazaret::broker()))?.done()?;
     assert!(file == expected, "as a file it looks different");
+    // The others read from a pipe, too.
+    let line = |line: &str| bare::run(bare::shell(line).arg(&image).arg(lazaret::broker()))?.done();
+    for (begin, end) in [("info", ""), ("check", ""), ("cat", "/sizes/61"), ("extract", "--tar -")] {
+        let piped = line(&format!("cat \"$1\" | \"$2\" {begin} - {end}"))?;
+        let named = line(&format!("\"$2\" {begin} \"$1\" {end}"))?;
+        // The source is named in the first of these.
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace(&image.display().to_string(), "-");
+        assert!(text(piped) == text(named), "{begin}: through a pipe it looks different");
+    }
     let limited = "cat \"$1\" | \"$2\" ls --spool-limit 1M -";
     bare::run(bare::shell(limited).arg(&image).arg(lazaret::broker()))?.refused(32, &["longer than 1 MiB"])?;
     let nothing = "\"$1\" ls - < /dev/null";
@@ -265,7 +266,7 @@ fn standard_input(workshop: &Workshop) -> Result {
 }
 
 fn forms(workshop: &Workshop) -> Result {
-    let image = image_of(&workshop.directory("forms")?, "forms", |tree| {
+    let image = image_of(&workshop.directory("forms")?, &["-t", "ext4", "-L", "forms"], |tree| {
         for name in [".hidden", "a", "bb", "ccc"] {
             fs::write(tree.join(name), name.repeat(600))?;
         }
