@@ -100,6 +100,13 @@ impl Options {
         Ok(options)
     }
 
+    /// What the kernel is asked to grant each request, in seconds. Far more than `timeout=`, since it knows nothing of the
+    /// worker's progress: requests wait behind others on a slow medium. It is for a worker that pretends to be at work.
+    fn request_timeout(&self) -> u16 {
+        let seconds = self.timeout.as_secs().saturating_mul(5);
+        u16::try_from(seconds).unwrap_or(u16::MAX)
+    }
+
     /// The order with which a worker starts.
     pub(crate) fn start(&self, purpose: Purpose) -> Start {
         Start {
@@ -112,6 +119,7 @@ impl Options {
             uid: self.uid,
             gid: self.gid,
             umask: self.umask,
+            request_timeout: self.request_timeout(),
             open_without_asking: vulnerability::may_open_without_asking(&host::release()),
             threads: self.threads,
             memory: self.memory,

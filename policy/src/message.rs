@@ -54,6 +54,8 @@ pub struct Start {
     pub umask: u16,
     /// Whether the kernel may be told to open files and directories without asking.
     pub open_without_asking: bool,
+    /// Seconds after which the kernel itself ends the connection if a request has no answer; 0 for never.
+    pub request_timeout: u16,
     /// Threads that answer FUSE, 1 to 16.
     pub threads: u8,
     /// Bytes the worker may use for its heap.

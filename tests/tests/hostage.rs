@@ -39,6 +39,7 @@ type Test = fn(&Path, &Path) -> Result<Figures>;
 const TESTS: &[(&str, Test)] = &[
     ("a stopped worker frees its clients in time", |image, point| silent(image, point, &strike::stop)),
     ("a spinning worker frees its clients in time", |image, point| silent(image, point, &strike::make_spin)),
+    ("a worker that pretends to work is ended by the kernel", pretending),
     ("a client of a silent worker is killed and its worker ended in time", killed_client),
     ("a stopped worker does not hold up SIGTERM to the broker", terminated),
     ("umount of a silent worker's mount ends in time", unmounted),
@@ -123,6 +124,35 @@ fn silent(image: &Path, point: &Path, silence: &dyn Fn(u32) -> Result) -> Result
     let longest = freed?;
     gone(&mount)?;
     println!("the last of {} clients was freed after {longest:?}, timeout={TIMEOUT}", ASKS.len());
+    Ok(vec![("clients freed", ASKS.len() as u64)])
+}
+
+/// Such a worker makes progress by all that can be seen from outside, so its broker waits. The kernel looks at its requests
+/// every 15 seconds, and grants none less than that.
+fn pretending(image: &Path, point: &Path) -> Result<Figures> {
+    const LOOKS: u64 = 15;
+    if !Path::new("/proc/sys/fs/fuse/max_request_timeout").exists() {
+        println!("this kernel ends no connection by itself (Linux 6.15)");
+        return Ok(vec![]);
+    }
+    let mount = Mount::with(image, point, "timeout=2")?;
+    strike::make_pretend(mount.worker.pid)?;
+    let start = Instant::now();
+    let answers = ask_all(point);
+    let mut freed = vec![];
+    for _ in ASKS {
+        let answer = answers.recv_timeout(Duration::from_secs(2 * LOOKS + BEYOND).saturating_sub(start.elapsed()));
+        freed.extend(answer.ok());
+    }
+    let alone = runs(mount.broker.pid) && runs(mount.worker.pid);
+    kill(mount.worker.pid);
+    assert_eq!(freed.len(), ASKS.len(), "clients hang");
+    for (name, answer, took) in freed {
+        assert!(answer.is_err(), "{name} was answered by a worker that does not work");
+        assert!(took >= Duration::from_secs(LOOKS - 1), "{name} was given up after {took:?}, not by the kernel");
+    }
+    assert!(alone, "the broker has ended the worker, so this shows nothing of the kernel");
+    gone(&mount)?;
     Ok(vec![("clients freed", ASKS.len() as u64)])
 }
 

@@ -58,6 +58,7 @@ const UNSAFE: &[&str] = &[
     "tests/src/heap.rs",
     "tests/src/mapped.rs",
     "worker/src/device/mapping.rs",
+    "worker/src/fuse/reply.rs",
     "worker/src/memory.rs",
 ];
 

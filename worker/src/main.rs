@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 lazaret_worker::fixed_memory!();
+lazaret_worker::request_timeout!();
 
 /// How long threads may take to come up on a busy host.
 const THREADS_START: Duration = Duration::from_secs(10);

@@ -39,7 +39,8 @@ Options (-o):
   part=N|LABEL|UUID      the partition of a whole disk (default: the only one with an ext file system)
   threads=N              threads of the worker, 1 to 16
   memory=SIZE            heap of the worker, as 64M
-  timeout=SECONDS        silence after which the mount is ended (default: 60; 0: never)
+  timeout=SECONDS        silence after which the mount is ended (default: 60; 0: never); five times that is what the
+                         kernel itself grants each request, where it can (Linux 6.15)
 Words that mean something to other programs (user, nofail, _netdev, uhelper=, x-*, comment=, relatime, ...) are taken
 and ignored. Without root, fusermount3 mounts.";
 

@@ -5,9 +5,11 @@
 
 mod attr;
 mod frontend;
+mod reply;
 mod xattr;
 
 pub use frontend::{Frontend, Opener};
+pub use reply::{Piece, write_reply};
 
 use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
 use lazaret_policy::message::Start;
@@ -19,17 +21,19 @@ const REQUEST: u32 = 1 << 20;
 
 /// What is asked of the kernel beyond fuser's own choice, where the kernel has it. Nothing that lets the server move
 /// pages, reach other files or answer for other mounts: no splice, passthrough, io_uring, submounts, exports.
-const WANTED: [InitFlags; 4] = [
+const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_REQUEST_TIMEOUT,
 ];
 
 /// Answers FUSE_INIT on this /dev/fuse. The session takes its first request when it is spawned; the file system that
 /// it serves is given to the opener.
 pub fn handshake(fuse: OwnedFd, start: &Start) -> io::Result<(Session<Frontend>, Opener)> {
     let (frontend, opener) = Frontend::new(start);
+    reply::ask_for(start.request_timeout);
     let mut config = Config::default();
     config.n_threads = Some(usize::from(start.threads));
     let session = Session::from_fd(frontend, fuse, SessionACL::All, config)?;

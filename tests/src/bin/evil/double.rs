@@ -24,6 +24,7 @@ pub(crate) fn main() -> ! {
         gid: None,
         umask: 0,
         open_without_asking: false,
+        request_timeout: 0,
         threads: 1,
         memory: 1 << 20,
     };
