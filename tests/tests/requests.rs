@@ -33,6 +33,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a mapped file is what was written", mapped_file),
     ("direct reads are what was written", direct_reads),
     ("content is kept from one opening to the next", content_is_kept),
+    ("the kernel reads ahead as much as a request carries", reads_ahead),
     ("nobody else may enter", others_stay_outside),
     ("the user of SUDO_UID may enter", sudo_user_enters),
     ("allow_other lets others in, and modes hold", others_let_in),
@@ -258,6 +259,15 @@ fn direct_reads(image: &Path, point: &Path) -> Result {
         assert!(read >= 4096 && piece[..read] == whole[offset..offset + read], "direct read of {read} at {offset}");
     }
     drop(file);
+    done(mount)
+}
+
+fn reads_ahead(image: &Path, point: &Path) -> Result {
+    let mount = Mount::new(image, point)?;
+    let device = fs::metadata(point)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let set = fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"))?;
+    assert_eq!(set.trim(), "1024");
     done(mount)
 }
 
