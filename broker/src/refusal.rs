@@ -16,6 +16,9 @@ pub(crate) fn failure(refusal: Refusal) -> Failure {
         }
         Refusal::Incompat(bits) => features(&Incompat::from_bits_retain(bits).names()),
         Refusal::JournalDevice => Failure::mount("is the journal of another file system, and no file system itself"),
+        Refusal::ExternalJournal => Failure::mount(
+            "was not unmounted, and its journal, which lies on another device, is not read by this version",
+        ),
         Refusal::SuperblockLost { broken, copies } => {
             let broken = broken.map_or("it is not there".to_owned(), |broken| format!("broken rule: {}", broken.rule));
             let copies: Vec<_> = copies.iter().filter(|&&copy| copy > 0).map(|copy| format!("sb={copy}")).collect();
@@ -73,6 +76,7 @@ mod tests {
             said(Refusal::Incompat(0x18000)),
             "uses features that this version does not read: inline_data, encrypt"
         );
+        assert!(said(Refusal::ExternalJournal).contains("on another device"));
         assert!(said(Refusal::JournalDevice).contains("the journal of another file system"));
         let lost = said(Refusal::SuperblockLost { broken: None, copies: [32768, 98304, 0] });
         assert_eq!(

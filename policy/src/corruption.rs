@@ -285,7 +285,7 @@ rules! {
     InodeBitmapChecksum => "the bitmap of a group's inodes matches its checksum",
     ReservedInode => "a reserved inode is of the kind it is reserved for, or empty",
     ResizeInode => "the inode for resizing maps the blocks that are reserved for descriptors, and nothing else",
-    OrphanFile => "the blocks of the orphan file end with their magic number and match their checksums",
+    OrphanFile => "the orphan file has entries if the superblock says so, and its blocks match their checksums",
     OrphanList => "the list of orphans leads through inodes that exist, and ends",
     MmpBlock => "the block that guards against a second mount lies within the file system and has its magic number",
     JournalClean => "a journal that holds data is marked for recovery",

@@ -114,7 +114,16 @@ bitflags! {
     }
 }
 
+impl Compat {
+    /// Those that a check knows: with any other there may be structures that it takes for damage, or for sound. e2fsck
+    /// 1.47 refuses the same.
+    pub const CHECKED: Self =
+        Self::all().difference(Self::LAZY_BG).difference(Self::EXCLUDE_INODE).difference(Self::EXCLUDE_BITMAP);
+}
+
 impl RoCompat {
+    /// Those that a check knows, likewise.
+    pub const CHECKED: Self = Self::UNDERSTOOD.difference(Self::BTREE_DIR);
     /// Those whose meaning for a reader is known. With any other the file system is read and a warning given: what a
     /// kernel that knows them made may not be all there.
     pub const UNDERSTOOD: Self = Self::all().difference(Self::HAS_SNAPSHOT).difference(Self::REPLICA);

@@ -247,6 +247,8 @@ pub enum Refusal {
     Incompat(u32),
     /// The journal of another file system, and no file system itself.
     JournalDevice,
+    /// It has to be read with a journal that lies on another device.
+    ExternalJournal,
     /// The superblock cannot be used, but copies of it can.
     SuperblockLost {
         /// What is wrong with it; none if it is not there at all.

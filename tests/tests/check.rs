@@ -52,6 +52,12 @@ fn main() {
             .map(|name| trial(format!("mutants of {name}"), MOUNTS, workshop, |workshop| mutate(name, workshop)));
         let more = [
             trial("what is no file system cannot be read", MOUNTS, workshop, unreadable),
+            trial(
+                "what has features that a check would have to know is not judged",
+                MOUNTS,
+                workshop,
+                strange_features,
+            ),
             trial("too little memory is said so", MOUNTS, workshop, too_little_memory),
         ];
         sound.chain(damaged).chain(mutants).chain(more).collect::<Vec<Trial>>()
@@ -260,6 +266,8 @@ const CASES: &[Case] = &[
             victim.write_at(place_of(image, &list)? + 4, &[0x77])
         })
     },
+    line!("orphans without a file of them", "OrphanFile", "feature orphan_present"),
+    line!("orphan-file", "orphans in a file that has none", "OrphanFile", "feature orphan_present"),
     damaged("a superblock of another checksum", "ext4", "SuperblockChecksum", |victim, _| {
         victim.write_at(superblock::OFFSET + 0x78, b"other")
     }),
@@ -427,6 +435,24 @@ fn unreadable(workshop: &Workshop) -> Result {
     }
     let finished = lazaret::run(["check".as_ref(), place.join("nowhere").as_os_str()])?;
     if finished.code() == Some(8) { Ok(()) } else { Err(format!("{finished:?}").into()) }
+}
+
+fn strange_features(workshop: &Workshop) -> Result {
+    let place = workshop.directory("check.strange")?;
+    let image = workshop.copy(recipe::default(), &place)?;
+    for (field, bit) in [(0x5c, 0x100), (0x5c, 1 << 30), (0x64, 0x4), (0x64, 0x800), (0x64, 1 << 30)] {
+        superblock::change(&image, |bytes| superblock::set_bits(bytes, field, bit))?;
+        let (theirs, ours) = (e2fsck(&image)?, Verdict::of(&image)?);
+        // Bit 3 is "operational error".
+        if !theirs.code().is_some_and(|code| code & 8 != 0) || ours.code != 8 || ours.verdict != "unreadable" {
+            return Err(format!("{field:#x} {bit:#x}: {ours:?} {theirs:?}").into());
+        }
+        // Whoever reads it gets it all the same.
+        lazaret_tests::lazaret::Mount::new(&image, &place.join("mount"))?.unmount(std::time::Duration::from_secs(1))?;
+        std::fs::remove_file(&image)?;
+        workshop.copy(recipe::default(), &place)?;
+    }
+    Ok(())
 }
 
 /// A file system of many blocks and next to none in use, which takes some memory all the same.

@@ -294,6 +294,20 @@ fn wrong_checksums_that_were_let_pass_at_opening_are_counted() {
 }
 
 #[test]
+fn a_journal_on_another_device_is_missed_only_where_it_is_needed() {
+    let mut image = Image::make("-t ext4", "32M", fill);
+    // No inode of a journal, but the UUID of one that is elsewhere, and the number of its device.
+    image.break_superblock(0xe0, &[0; 4]);
+    image.break_superblock(0xe4, &7u32.to_le_bytes());
+    image.break_superblock(0xd0, b"another journal!");
+    let fs = image.open();
+    assert!(fs.superblock().external_journal && fs.inode(InodeNumber::ROOT).is_ok());
+    let incompat = image.u32(1024 + 0x60) | 4;
+    image.break_superblock(0x60, &incompat.to_le_bytes());
+    assert_eq!(image.open_with(Checksum::Strict).err(), Some(Refusal::ExternalJournal));
+}
+
+#[test]
 fn the_journal_of_another_file_system_is_none() {
     for options in ["-O journal_dev", "-O journal_dev -b 1024", "-O journal_dev,metadata_csum"] {
         let place = tempfile::tempdir().unwrap();

@@ -12,7 +12,8 @@ use crate::tool;
 use crate::warning;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lazaret_policy::corruption::{Corruption, Place, Rule};
-use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity};
+use lazaret_policy::feature::{Compat, RoCompat};
+use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity, Summary};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -93,6 +94,11 @@ fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
             return Ok(outcome);
         }
     };
+    if let Some(strange) = unknown(&summary) {
+        return Err(Failure::mount(format!(
+            "uses what a check would have to know, and this version does not: {strange}"
+        )));
+    }
     outcome.journal = summary.journal;
     outcome.warnings = warning::lines(&summary);
     let bar = bar(arguments);
@@ -113,6 +119,14 @@ fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
         }
     }
     Err(Failure::mount("the worker does not come to an end"))
+}
+
+/// Features that are in the way of a check, though not of a reader.
+fn unknown(summary: &Summary) -> Option<String> {
+    let compat = Compat::from_bits_retain(summary.compat).difference(Compat::CHECKED);
+    let ro_compat = RoCompat::from_bits_retain(summary.ro_compat).difference(RoCompat::CHECKED);
+    let names = [compat.names(), ro_compat.names()].concat();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// The damage that a refusal tells of.
@@ -291,6 +305,14 @@ mod tests {
         assert_eq!(outcome.verdict(), "sound");
         outcome.unreadable = Some("gone".into());
         assert_eq!(outcome.verdict(), "unreadable");
+    }
+
+    #[test]
+    fn what_a_check_does_not_know_is_named() {
+        let mut summary = Summary { compat: 0x1e3f, ro_compat: 0x1_f77b, ..Summary::default() };
+        assert_eq!(unknown(&summary), None);
+        (summary.compat, summary.ro_compat) = (1 << 30 | 0x100, 1 << 30 | 0x800);
+        assert_eq!(unknown(&summary).unwrap(), "snapshot_bitmap, FEATURE_C30, replica, FEATURE_R30");
     }
 
     #[test]

@@ -117,6 +117,9 @@ impl Filesystem {
         if !fs.superblock.incompat.contains(Incompat::RECOVER) {
             return Ok(fs);
         }
+        if fs.superblock.external_journal {
+            return Err(Refusal::ExternalJournal);
+        }
         let mut recovered = journal::recover(&fs, settings.memory >> 1)?;
         // Nothing of what was read before holds any more, the superblock neither.
         let mut device = fs.into_device();

@@ -72,6 +72,8 @@ pub struct Superblock {
     pub backup_groups: [GroupNumber; 2],
     /// The inode of an internal journal.
     pub journal_inode: Option<InodeNumber>,
+    /// The journal lies on another device.
+    pub external_journal: bool,
     /// What every crc32c begins with, but the superblock's own.
     pub checksum_seed: u32,
     /// The seed of directory hashes.
@@ -227,6 +229,9 @@ impl Superblock {
             first_meta_group,
             backup_groups: [GroupNumber(one.get()), GroupNumber(other.get())],
             journal_inode,
+            external_journal: compat.contains(Compat::HAS_JOURNAL)
+                && raw.s_journal_inum.get() == 0
+                && raw.s_journal_uuid != [0; 16],
             checksum_seed,
             hash_seed: raw.s_hash_seed.map(|word| word.get()),
             hash_version: raw.s_def_hash_version,

@@ -38,8 +38,9 @@ impl Check<'_> {
             }
             self.spend(1);
         }
-        if superblock.ro_compat.contains(RoCompat::ORPHAN_PRESENT) && superblock.compat.contains(Compat::ORPHAN_FILE) {
-            self.orphans_in_file()?;
+        if superblock.ro_compat.contains(RoCompat::ORPHAN_PRESENT) {
+            let some = superblock.compat.contains(Compat::ORPHAN_FILE) && self.orphans_in_file()?;
+            self.findings.hold(some, Rule::OrphanFile, Place::Superblock);
         }
         self.orphans.sort_unstable();
         self.orphans.dedup();
@@ -51,22 +52,25 @@ impl Check<'_> {
         self.orphans.binary_search(&number.value()).is_ok()
     }
 
-    /// The numbers in the orphan file. What is wrong with the file is told when its inode is looked at.
-    fn orphans_in_file(&mut self) -> Result<()> {
+    /// The numbers in the orphan file; whether there are any. What is wrong with the file is told when its inode is looked
+    /// at.
+    fn orphans_in_file(&mut self) -> Result<bool> {
         let number = InodeNumber::new(self.raw.s_orphan_file_inum.get());
-        let Some(file) = number.and_then(|number| self.fs.any_inode(number).ok()) else { return Ok(()) };
+        let Some(file) = number.and_then(|number| self.fs.any_inode(number).ok()) else { return Ok(false) };
+        let mut some = false;
         let blocks = self.fs.superblock().block_size.blocks_for(file.size);
         for block in 0..u32::try_from(blocks).unwrap_or(MOST_BLOCKS).min(MOST_BLOCKS) {
             let Ok(Some(bytes)) = self.fs.read_block(&file, LogicalBlock(block)) else { continue };
             let (entries, _) = bytes.split_at_checked(bytes.len().saturating_sub(8)).unwrap_or_default();
             for &entry in entries.as_chunks::<4>().0 {
                 let number = u32::from_le_bytes(entry);
+                some |= number != 0;
                 if number != 0 && number <= self.fs.superblock().inodes {
                     push(&mut self.orphans, number)?;
                 }
             }
         }
-        Ok(())
+        Ok(some)
     }
 
     /// The blocks of the orphan file, each with its magic number and its checksum.
