@@ -3,7 +3,8 @@
 //! What holds here: no path is touched, so a mount that does not answer can be read about without waiting for it.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -38,8 +39,7 @@ impl MountLine {
 
 /// Every mount of this mount namespace, in the kernel's order: a later one at the same place covers an earlier one.
 pub(crate) fn read() -> io::Result<Vec<MountLine>> {
-    let text = std::fs::read("/proc/self/mountinfo")?;
-    Ok(text.split(|&byte| byte == b'\n').filter_map(parse).collect())
+    lines()?.collect()
 }
 
 /// The mount that is seen at this path. The path is compared as text and has to be absolute and without links.
@@ -49,7 +49,13 @@ pub(crate) fn at(path: &Path) -> io::Result<Option<MountLine>> {
 
 /// The mount with this number.
 pub(crate) fn with_id(id: u64) -> io::Result<Option<MountLine>> {
-    Ok(read()?.into_iter().find(|line| line.id == id))
+    lines()?.find(|line| line.as_ref().map_or(true, |line| line.id == id)).transpose()
+}
+
+/// Line by line: the broker's filter lets it have memory in small pieces only.
+fn lines() -> io::Result<impl Iterator<Item = io::Result<MountLine>>> {
+    let lines = BufReader::new(File::open("/proc/self/mountinfo")?).split(b'\n');
+    Ok(lines.filter_map(|line| line.map(|line| parse(&line)).transpose()))
 }
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`

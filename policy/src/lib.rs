@@ -17,6 +17,7 @@ pub mod message;
 pub mod scan;
 pub mod seccomp;
 pub mod warning;
+pub mod watching;
 
 use std::os::fd::RawFd;
 

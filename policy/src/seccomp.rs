@@ -71,9 +71,16 @@ const _: () = assert!(FUTEX_BITSET_MATCH_ANY == -1);
 
 macro_rules! row {
     ($call:ident, $when:expr, $answer:expr, $why:literal) => {
-        Row { call: libc::$call, name: stringify!($call).split_at(4).1, when: $when, answer: $answer, why: $why }
+        $crate::seccomp::Row {
+            call: libc::$call,
+            name: stringify!($call).split_at(4).1,
+            when: $when,
+            answer: $answer,
+            why: $why,
+        }
     };
 }
+pub(crate) use row;
 
 /// While serving a mount: from before the first byte of the image to the end.
 pub const SERVING: &[Row] = &[

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lazaret_policy::exit;
 use lazaret_policy::seccomp::{self, Row};
+use lazaret_policy::watching::WATCHING;
 
 use lazaret_tests::evil::probe::PROBES;
 use lazaret_tests::evil::run::{Case, End, Quarters, Swept, each, perturbed, row_for, sweep};
@@ -31,14 +32,19 @@ const X32: u64 = 0x4000_0000;
 /// `uretprobe` and `uprobe` pass every filter, by the kernel's design.
 const PASSED_BY_DESIGN: &[u64] = if cfg!(target_arch = "x86_64") { &[335, 336] } else { &[] };
 
-const TABLES: &[(&str, &[Row])] =
-    &[("serving", seccomp::SERVING), ("answering", seccomp::ANSWERING), ("starting", seccomp::STARTING)];
+/// A table's name, the table, and the promise that it keeps.
+const TABLES: &[(&str, &[Row], &str)] = &[
+    ("serving", seccomp::SERVING, "P3"),
+    ("answering", seccomp::ANSWERING, "P3"),
+    ("starting", seccomp::STARTING, "P3"),
+    ("watching", WATCHING, "P11"),
+];
 
 fn main() {
     requirement::main(|workshop| {
         let mut trials = vec![];
-        for (name, table) in TABLES {
-            trials.push(proof("P3", format!("every call without a row kills: {name}"), NEEDS, workshop, |_| {
+        for (name, table, promise) in TABLES {
+            trials.push(proof(promise, format!("every call without a row kills: {name}"), NEEDS, workshop, |_| {
                 swept(name, table)
             }));
             trials.push(proof(
@@ -50,7 +56,12 @@ fn main() {
             ));
         }
         trials.push(proof("P3", "every call, after a whole start each", NEEDS, workshop, swept_by_broker));
-        trials.push(proof("P3", "a row that is added is found", NEEDS, workshop, added_row));
+        trials.push(proof("P3", "a row that is added is found", NEEDS, workshop, |_| {
+            added_row("serving+", seccomp::SERVING)
+        }));
+        trials.push(proof("P11", "a row that is added for the broker is found", NEEDS, workshop, |_| {
+            added_row("watching+", WATCHING)
+        }));
         trials.push(proof("P10", "each layer stops what it is there for", LAYERED, workshop, layers));
         trials.push(proof("P9", "nothing is done that a lost worker tries", NEEDS, workshop, attempts));
         trials.push(proof("P9", "a worker that was never confined is found", NEEDS, workshop, attempts_find));
@@ -101,12 +112,16 @@ fn escapes(name: &str, table: &[Row]) -> Result<(u64, Vec<String>)> {
 
 fn swept(name: &str, table: &[Row]) -> Result<Figures> {
     let (tried, wrong) = escapes(name, table)?;
-    if wrong.is_empty() { Ok(vec![("calls tried", tried), ("escapes", 0)]) } else { Err(wrong.join("\n").into()) }
+    let allowed = if name == "watching" { vec![("calls allowed", table.len() as u64)] } else { vec![] };
+    if wrong.is_empty() {
+        return Ok([vec![("calls tried", tried), ("escapes", 0)], allowed].concat());
+    }
+    Err(wrong.join("\n").into())
 }
 
 /// A filter with a row that the table has not must be told from one without.
-fn added_row(_: &Workshop) -> Result<Figures> {
-    let (_, wrong) = escapes("serving+", seccomp::SERVING)?;
+fn added_row(name: &str, table: &[Row]) -> Result<Figures> {
+    let (_, wrong) = escapes(name, table)?;
     assert_eq!(wrong.len(), 1, "one row was added: {wrong:#?}");
     assert!(wrong[0].contains(&format!("number: {},", libc::SYS_getpid)), "{wrong:?}");
     Ok(vec![("sabotages found", 1)])

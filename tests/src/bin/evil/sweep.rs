@@ -10,6 +10,7 @@ use std::io::BufRead;
 use lazaret_policy::confine::{confine, narrow};
 use lazaret_policy::exit;
 use lazaret_policy::seccomp::{self, Row};
+use lazaret_policy::watching::WATCHING;
 use lazaret_tests::evil::call::{call, call_by_interrupt, call_by_page};
 use lazaret_worker::memory;
 
@@ -64,15 +65,16 @@ fn one(table: &str, door: &str, number: u64, arguments: [u64; 6]) -> ! {
     let (name, added) = table.strip_suffix('+').map_or((table, false), |name| (name, true));
     // A process that its call does not let go on is not waited for.
     // SAFETY: numbers only.
-    unsafe { libc::alarm(5) };
+    unsafe { libc::alarm(2) };
     let rows = match name {
         "serving" => seccomp::SERVING,
         "answering" => seccomp::ANSWERING,
         "starting" => seccomp::STARTING,
+        "watching" => WATCHING,
         _ => memory::end(exit::CHANNEL),
     };
     let rows: Vec<Row> = rows.iter().copied().chain(added.then_some(ADDED)).collect();
-    let confined = if added { badly(&rows) } else { well(name, &rows) };
+    let confined = if added || name == "watching" { only(&rows) } else { well(name, &rows) };
     if !confined {
         memory::end(exit::REFUSED);
     }
@@ -94,7 +96,7 @@ fn well(name: &str, rows: &[Row]) -> bool {
     name == "starting" || narrow(&confined, rows).is_ok()
 }
 
-/// With the row that is not there.
-fn badly(rows: &[Row]) -> bool {
+/// As the broker does it, and a worker with a row that is not there.
+fn only(rows: &[Row]) -> bool {
     rustix::thread::set_no_new_privs(true).is_ok() && seccomp::install(rows).is_ok()
 }

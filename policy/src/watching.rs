@@ -1,0 +1,58 @@
+//! The system calls that the broker itself may make once the mount is there: it watches and ends it, and no more.
+//!
+//! What holds here: from then on nothing is mounted, executed, connected to or opened for writing, and nobody is
+//! signalled but the worker, by its pidfd.
+
+use crate::seccomp::{Answer::Allow, Condition, Row, row};
+use Condition::{Is, Lacks};
+use libc::{CLOCK_MONOTONIC, MNT_DETACH, O_ACCMODE, O_CREAT, O_TRUNC, P_PIDFD, PROT_EXEC, SIGKILL};
+
+const ALWAYS: &[Condition] = &[];
+const WRITING: u64 = (O_ACCMODE | O_CREAT | O_TRUNC) as u64;
+const EXECUTABLE: u64 = PROT_EXEC as u64;
+const CLOCK: u64 = CLOCK_MONOTONIC as u64;
+const KILL: u64 = SIGKILL as u64;
+const DETACH: u64 = MNT_DETACH as u64;
+const BY_PIDFD: u64 = P_PIDFD as u64;
+
+/// While a mount is watched.
+pub const WATCHING: &[Row] = &[
+    row!(SYS_brk, ALWAYS, Allow, "heap"),
+    row!(SYS_clock_gettime, &[Is(0, CLOCK)], Allow, "tell the time where the clock needs a call"),
+    row!(SYS_close, ALWAYS, Allow, "files of /proc that were read"),
+    row!(SYS_exit_group, ALWAYS, Allow, "end"),
+    row!(SYS_getdents64, ALWAYS, Allow, "the worker's threads in /proc"),
+    row!(SYS_mmap, &[Lacks(2, EXECUTABLE)], Allow, "heap, where brk has no room"),
+    row!(SYS_munmap, ALWAYS, Allow, "end: std gives back the stack for signals"),
+    row!(SYS_openat, &[Lacks(2, WRITING)], Allow, "read /proc and the number of waiting requests"),
+    row!(SYS_pidfd_send_signal, &[Is(1, KILL), Is(2, 0)], Allow, "kill the worker"),
+    row!(SYS_ppoll, ALWAYS, Allow, "wait for the worker's end or word, a signal, the next look"),
+    row!(SYS_read, ALWAYS, Allow, "read /proc and the number of waiting requests"),
+    row!(SYS_recvfrom, &[Is(3, 0), Is(4, 0)], Allow, "what the worker says of damage, and its last words, without fds"),
+    row!(SYS_sigaltstack, ALWAYS, Allow, "end: std gives back the stack for signals"),
+    row!(SYS_statx, ALWAYS, Allow, "know the own mount from another, without asking it"),
+    row!(SYS_umount2, &[Is(1, DETACH)], Allow, "take the mount away"),
+    row!(SYS_waitid, &[Is(0, BY_PIDFD)], Allow, "reap the worker"),
+    row!(
+        SYS_write,
+        ALWAYS,
+        Allow,
+        "end waiting requests; say on stderr or to the log what was met and why a mount ended"
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_none_starts_or_opens_anything() {
+        assert!(WATCHING.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for call in
+            ["clone", "clone3", "execve", "execveat", "mount", "move_mount", "open", "ptrace", "setuid", "socket"]
+        {
+            assert!(WATCHING.iter().all(|row| row.name != call), "{call}");
+        }
+        assert!(crate::seccomp::compile(WATCHING, Allow).is_ok());
+    }
+}
