@@ -263,7 +263,7 @@ rules! {
     FastCommitInode => "a fast commit names inodes that a file can have, and creates only what there is",
     FastCommitParent => "a fast commit names files in directories",
     FastCommitName => "a name in a fast commit is one that its directory can have",
-    FastCommitWork => "the names in fast commits are looked for in at most 2 GiB of directories",
+    FastCommitWork => "the names in fast commits are looked for in at most 1 GiB of directories",
     JournalWork => "at most 4 GiB of the journal are looked at",
     // Casefold and encryption.
     EncryptedName => "the name of an entry in an encrypted directory has at least 16 bytes",

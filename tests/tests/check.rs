@@ -444,7 +444,7 @@ fn strange_features(workshop: &Workshop) -> Result {
         superblock::change(&image, |bytes| superblock::set_bits(bytes, field, bit))?;
         let (theirs, ours) = (e2fsck(&image)?, Verdict::of(&image)?);
         // Bit 3 is "operational error".
-        if !theirs.code().is_some_and(|code| code & 8 != 0) || ours.code != 8 || ours.verdict != "unreadable" {
+        if theirs.code().is_none_or(|code| code & 8 == 0) || ours.code != 8 || ours.verdict != "unreadable" {
             return Err(format!("{field:#x} {bit:#x}: {ours:?} {theirs:?}").into());
         }
         // Whoever reads it gets it all the same.

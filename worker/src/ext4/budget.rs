@@ -7,7 +7,7 @@
 //! - a request: one budget, for maps (`map.rs`, `extent.rs`), directories (`dir.rs`, `htree.rs`) and searches (`seek.rs`);
 //! - attributes: an inode's body, one block, one value of 64 KiB (`xattr.rs`); a Merkle tree: eight levels (`merkle.rs`);
 //! - opening: 2^21 groups (`superblock.rs`), 2^19 ranges of the file system's own (`system_zone.rs`);
-//! - a journal: its memory, 4 GiB of it looked at (`journal/log.rs`), 2 GiB of directories (`fast_commit/replay.rs`);
+//! - a journal: its memory, 4 GiB of it looked at (`journal/log.rs`), 1 GiB of directories (`fast_commit/replay.rs`);
 //! - a check: slices, and a sum that goes by the device's length (`check/`);
 //! - partitions: 128 of them (`partition/`).
 

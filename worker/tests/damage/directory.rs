@@ -64,6 +64,23 @@ macro_rules! record {
     };
 }
 
+/// Bits of a byte of a block, with the checksum left as it was.
+macro_rules! unsealed {
+    ($shape:ident, $block:literal, $at:expr, $bits:literal) => {
+        Case {
+            rule: Rule::DirectoryChecksum,
+            shape: &$shape,
+            lost: &["/d"],
+            damage: |image| {
+                let directory = image.number("/d");
+                let block = block_of(image, directory, $block) as usize;
+                image.bytes[block * 1024 + $at] ^= $bits;
+                place(directory, $block, 0)
+            },
+        }
+    };
+}
+
 /// Breaks a field of the tree's root, or of its first node; `$offset` is the byte that is told.
 macro_rules! tree {
     ($rule:ident, root, $field:expr, $bytes:expr, $offset:expr) => {
@@ -116,40 +133,10 @@ pub(crate) const CASES: &[Case] = &[
     record!(DirectoryName, 6, [0]),
     record!(DirectoryName, 8, *b"/"),
     record!(DirectoryName, 12, [0]),
-    Case {
-        rule: Rule::DirectoryChecksum,
-        shape: &LINEAR,
-        lost: &["/d"],
-        damage: |image| {
-            let directory = image.number("/d");
-            let block = block_of(image, directory, 1) as usize;
-            image.bytes[block * 1024 + 1020] ^= 1;
-            place(directory, 1, 0)
-        },
-    },
+    unsealed!(LINEAR, 1, 1020, 1),
     // What looks like an empty record around the checksum.
-    Case {
-        rule: Rule::DirectoryChecksum,
-        shape: &LINEAR,
-        lost: &["/d"],
-        damage: |image| {
-            let directory = image.number("/d");
-            let block = block_of(image, directory, 0) as usize;
-            image.write(block * 1024 + 1024 - 12 + 7, &[0xdd]);
-            place(directory, 0, 0)
-        },
-    },
-    Case {
-        rule: Rule::DirectoryChecksum,
-        shape: &HASHED,
-        lost: &["/d"],
-        damage: |image| {
-            let directory = image.number("/d");
-            let block = block_of(image, directory, 0) as usize;
-            image.bytes[block * 1024 + 36] ^= 0x10;
-            place(directory, 0, 0)
-        },
-    },
+    unsealed!(LINEAR, 0, 1024 - 12 + 7, 3),
+    unsealed!(HASHED, 0, 36, 0x10),
     tree!(HtreeRoot, root, 4, [16, 0], 0),
     tree!(HtreeRoot, root, 24, [1], 0),
     tree!(HtreeRoot, root, 29, [12], 0),

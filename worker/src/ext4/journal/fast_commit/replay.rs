@@ -27,7 +27,7 @@ use crate::ext4::units::{BlockNumber, InodeNumber, usize_from};
 use crate::ext4::{FileKind, Filesystem, InodeFlags};
 
 /// How many bytes of directories all names of all fast commits may be looked for in. A bound of this reader.
-const MOST_SEARCHED: u64 = 2 << 30;
+const MOST_SEARCHED: u64 = 1 << 30;
 /// Bytes that an entry of a map costs beside its content, generously.
 const ENTRY: usize = 96;
 
