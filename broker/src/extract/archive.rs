@@ -60,7 +60,7 @@ impl Destination for Archive<'_> {
         self.header(&member)
     }
 
-    fn leave(&mut self, _: &[u8], _: &mut Report<'_>) -> Result<(), Failure> {
+    fn leave(&mut self, _: &mut Report<'_>) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -119,7 +119,7 @@ impl Destination for Archive<'_> {
         }
     }
 
-    fn link(&mut self, place: &Place, facts: &Facts, target: &[u8]) -> Result<(), Failure> {
+    fn link(&mut self, place: &Place, facts: &Facts, target: &[u8], _: &mut Report<'_>) -> Result<(), Failure> {
         let path = place.path();
         let member = Member { kind: b'2', target, ..self.member(&path, facts) };
         self.header(&member)
@@ -142,7 +142,7 @@ impl Destination for Archive<'_> {
         self.header(&member)
     }
 
-    fn special(&mut self, place: &Place, facts: &Facts) -> Result<(), Failure> {
+    fn special(&mut self, place: &Place, facts: &Facts, _: &mut Report<'_>) -> Result<(), Failure> {
         let kind = match u32::from(facts.attributes.mode) & libc::S_IFMT {
             libc::S_IFCHR => b'3',
             libc::S_IFBLK => b'4',

@@ -5,23 +5,22 @@
 //! complete with its time, so that one of its own name, length and time is complete. A directory gets its permissions and
 //! its time when all that lies in it is there.
 
+use super::dress;
 use super::{Content, Destination, Facts, Place, Report, Siblings, damaged};
 use crate::escape::escaped;
 use crate::exit::{Failure, words};
 use crate::gather::reason;
-use crate::path::is;
 use crate::text;
-use lazaret_policy::message::{Attributes, Time};
+use lazaret_policy::message::Attributes;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-    chmod, chownat, fchmod, fchown, fsetxattr, fstat, ftruncate, futimens, linkat, mkdirat, mknodat, openat2,
-    readlinkat, renameat_with, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, chmod, fstat, ftruncate, linkat, mkdirat,
+    mknodat, openat2, readlinkat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -34,7 +33,8 @@ const NAMES: u32 = 100;
 const LONGEST_NAME: usize = 255;
 
 /// Nothing on the way to a name is a link, and it leads nowhere above.
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+pub(super) const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// A directory that is being filled.
 pub(crate) struct Directory {
@@ -104,7 +104,7 @@ impl Directory {
             let place = openat2(self.here(), name, flags | OFlags::PATH, Mode::empty(), BENEATH)?;
             let mode = Mode::from_raw_mode(fstat(&place)?.st_mode);
             if !mode.contains(Mode::RWXU) {
-                chmod(by_fd(&place), mode | Mode::RWXU)?;
+                chmod(dress::by_fd(&place), mode | Mode::RWXU)?;
             }
         }
         openat2(self.here(), name, flags | OFlags::RDONLY, Mode::empty(), BENEATH)
@@ -170,39 +170,6 @@ impl Directory {
         }
         Ok(())
     }
-
-    /// Permissions, owner, attributes and times of what is open.
-    fn dress(fd: BorrowedFd<'_>, facts: &Facts, path: &[u8], report: &mut Report<'_>) -> Result<(), Failure> {
-        // A change of the owner takes bits and capabilities away, a list of access changes the mode: the mode comes behind.
-        if let Some((uid, gid)) = facts.owner {
-            let owned = fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            owned.or_else(|errno| report.miss(path, unset("its owner", errno)))?;
-        }
-        for (name, value) in &facts.xattrs {
-            let set = fsetxattr(fd, &name[..], value, XattrFlags::empty());
-            let what = format!("the attribute {}", escaped(OsStr::from_bytes(name)));
-            set.or_else(|errno| report.miss(path, unset(&what, errno)))?;
-        }
-        fchmod(fd, Mode::from_raw_mode(facts.mode)).or_else(|errno| report.miss(path, unset("its mode", errno)))?;
-        futimens(fd, &times(&facts.attributes)).or_else(|errno| report.miss(path, unset("its times", errno)))
-    }
-
-    /// The same for what cannot be opened; attributes it has none.
-    fn dress_by_name(&self, name: &[u8], facts: &Facts) -> Result<(), Failure> {
-        if let Some((uid, gid)) = facts.owner {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            let owned = chownat(self.here(), name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-            owned.map_err(|errno| unset("its owner", errno))?;
-        }
-        if !is(&facts.attributes, libc::S_IFLNK) {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let place = openat2(self.here(), name, flags, Mode::empty(), BENEATH).map_err(refused)?;
-            let set = chmod(by_fd(&place), Mode::from_raw_mode(facts.mode));
-            set.map_err(|errno| unset("its mode", errno))?;
-        }
-        let set = utimensat(self.here(), name, &times(&facts.attributes), AtFlags::SYMLINK_NOFOLLOW);
-        set.map_err(|errno| unset("its times", errno))
-    }
 }
 
 impl Destination for Directory {
@@ -229,10 +196,10 @@ impl Destination for Directory {
         Ok(())
     }
 
-    fn leave(&mut self, path: &[u8], report: &mut Report<'_>) -> Result<(), Failure> {
+    fn leave(&mut self, report: &mut Report<'_>) -> Result<(), Failure> {
         match self.levels.pop() {
             Some(level) if level.place.parent.is_some() || self.made || self.goes_on => {
-                Self::dress(level.fd.as_fd(), &level.facts, path, report)
+                dress::open(level.fd.as_fd(), &level.facts, report)
             }
             _ => Ok(()),
         }
@@ -266,15 +233,15 @@ impl Destination for Directory {
                 Err(damaged(&format!("{reason}; the first {good}, which can be read, are in {kept}")))
             }
             None => {
-                Self::dress(file.as_fd(), facts, &place.path(), report)?;
+                dress::open(file.as_fd(), facts, report)?;
                 self.complete(&partial, &place.name).map_err(refused)
             }
         }
     }
 
-    fn link(&mut self, place: &Place, facts: &Facts, target: &[u8]) -> Result<(), Failure> {
+    fn link(&mut self, place: &Place, facts: &Facts, target: &[u8], report: &mut Report<'_>) -> Result<(), Failure> {
         symlinkat(target, self.here(), &*place.name).map_err(refused)?;
-        self.dress_by_name(&place.name, facts)
+        dress::named(self.here(), &place.name, facts, report)
     }
 
     fn hard_link(&mut self, place: &Place, first: &Place) -> Result<(), Failure> {
@@ -292,12 +259,12 @@ impl Destination for Directory {
         }
     }
 
-    fn special(&mut self, place: &Place, facts: &Facts) -> Result<(), Failure> {
+    fn special(&mut self, place: &Place, facts: &Facts, report: &mut Report<'_>) -> Result<(), Failure> {
         let kind = FileType::from_raw_mode(facts.attributes.mode.into());
         let (major, minor) = text::device(&facts.attributes).unwrap_or_default();
         let device = rustix::fs::makedev(major, minor);
         mknodat(self.here(), &*place.name, kind, Mode::RUSR | Mode::WUSR, device).map_err(refused)?;
-        self.dress_by_name(&place.name, facts)
+        dress::named(self.here(), &place.name, facts, report)
     }
 
     fn has(&mut self, place: &Place, attributes: &Attributes) -> bool {
@@ -353,18 +320,8 @@ fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// What is open without being opened, as a path that leads to it and nowhere else.
-fn by_fd(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-fn times(attributes: &Attributes) -> Timestamps {
-    let time = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
-    Timestamps { last_access: time(attributes.atime), last_modification: time(attributes.mtime) }
-}
-
 /// What the host refuses for one object; or for all that would come, and then it is the end.
-fn refused(errno: Errno) -> Failure {
+pub(super) fn refused(errno: Errno) -> Failure {
     let reason = match errno {
         Errno::EXIST => "exists already in the target, and is left as it is".to_owned(),
         Errno::LOOP | Errno::XDEV => "a link stands in the target on the way to it, and is not followed".to_owned(),
@@ -376,10 +333,6 @@ fn refused(errno: Errno) -> Failure {
         Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO | Errno::NOSYS | Errno::MFILE | Errno::NFILE => failure,
         _ => failure.local(),
     }
-}
-
-fn unset(what: &str, errno: Errno) -> Failure {
-    Failure::system(format!("{what} cannot be set: {}", words(errno))).local()
 }
 
 #[cfg(test)]

@@ -49,7 +49,10 @@ impl<'a> Output<'a> {
                     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let mode = Mode::from_raw_mode(0o666);
                     let opened = open(&partial, flags, mode);
-                    let opened = opened.map_err(|errno| Failure::system(words(errno)).about(&partial))?;
+                    let opened = opened.map_err(|errno| match errno {
+                        Errno::EXIST => exists(Path::new(&partial)),
+                        errno => Failure::system(words(errno)).about(&partial),
+                    })?;
                     (opened, Some((path.to_owned(), partial.into())))
                 }
             }

@@ -24,12 +24,14 @@ pub(crate) struct Report<'a> {
     /// Those of them that the image could not give.
     pub(crate) damaged: u64,
     worst: u8,
+    /// The path in the image of what is being taken.
+    pub(crate) path: Vec<u8>,
 }
 
 impl<'a> Report<'a> {
     /// About this source.
     pub(crate) fn new(source: &OsStr, bar: ProgressBar, signals: &'a Signals) -> Self {
-        Self { source: escaped(source).to_string(), bar, signals, missed: 0, damaged: 0, worst: 0 }
+        Self { source: escaped(source).to_string(), bar, signals, missed: 0, damaged: 0, worst: 0, path: vec![] }
     }
 
     /// Something at this path of the image was not taken, or not as it is. Only what is no more than that comes back as
@@ -45,6 +47,14 @@ impl<'a> Report<'a> {
             self.line(&failure.at(OsStr::from_bytes(path)).to_string());
         }
         Ok(())
+    }
+
+    /// The same of what is being taken.
+    pub(crate) fn miss_here(&mut self, failure: Failure) -> Result<(), Failure> {
+        let path = std::mem::take(&mut self.path);
+        let missed = self.miss(&path, failure);
+        self.path = path;
+        missed
     }
 
     /// A line of its own, above the bar.
