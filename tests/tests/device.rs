@@ -36,6 +36,9 @@ const OTHER: (&str, usize) = ("sizes/65536", 65536);
 const TIMEOUT: u64 = 3;
 const BEYOND: u64 = 2;
 
+/// For what may take as long as it takes: longer than the longest stall.
+const PATIENCE: u64 = 90;
+
 /// An evil disk, a mount of what is on it, and where on the disk the part lies that is to be hit.
 struct Bench {
     image: PathBuf,
@@ -132,7 +135,7 @@ fn within<T: Send + 'static>(seconds: u64, ask: impl FnOnce() -> T + Send + 'sta
 /// Bytes of a file.
 fn read(root: &Path, name: &str, part: Range<u64>) -> Result<io::Result<Vec<u8>>> {
     let path = root.join(name);
-    within(20, move || {
+    within(PATIENCE, move || {
         let mut bytes = vec![0; (part.end - part.start) as usize];
         fs::File::open(path)?.read_exact_at(&mut bytes, part.start).map(|()| bytes)
     })
@@ -211,7 +214,7 @@ fn errors_everywhere(bench: &Bench) -> Result {
     bench.disk.fault(Fault::Error, 0..u64::MAX)?;
     right_or_error(mount.path(), LONG, 0..LENGTH as u64, LENGTH)?;
     let root = mount.path().to_owned();
-    let answers = within(60, move || visit(&root))?;
+    let answers = within(PATIENCE, move || visit(&root))?;
     assert!(bench.disk.faults() > 0 && answers > 0, "nothing was read from the disk");
     bench.disk.fault(Fault::None, 0..0)?;
     right(mount.path(), LONG, 0..LENGTH as u64, LENGTH)?;
@@ -228,7 +231,7 @@ fn changes(bench: &Bench) -> Result {
     bench.disk.fault(Fault::Noise, 0..u64::MAX)?;
     for _ in 0..3 {
         let root = mount.path().to_owned();
-        within(60, move || visit(&root))?;
+        within(PATIENCE, move || visit(&root))?;
         bench.disk.fault(Fault::Noise, 0..u64::MAX)?;
     }
     assert!(runs(mount.worker.pid), "the worker is dead");
@@ -249,7 +252,7 @@ fn changes_at_the_start(bench: &Bench) -> Result {
             Some(0) => {
                 let mount = Mount::adopt(&point)?;
                 let root = point.clone();
-                within(60, move || visit(&root))?;
+                within(PATIENCE, move || visit(&root))?;
                 mount.unmount(Duration::from_secs(1))?;
             }
             Some(32) => assert!(finished.stderr.lines().count() == 1, "{finished:?}"),
@@ -346,7 +349,7 @@ fn pulled_out(bench: &Bench) -> Result {
     let errors = right_or_error(mount.path(), LONG, HIT, LENGTH)?;
     assert_eq!(errors, (HIT.end - HIT.start) / PIECE, "what is not there was read");
     let root = mount.path().to_owned();
-    within(60, move || visit(&root))?;
+    within(PATIENCE, move || visit(&root))?;
     assert!(runs(mount.worker.pid), "the worker is dead");
     mount.unmount(Duration::from_secs(1)).map(drop)
 }
