@@ -2,6 +2,7 @@
 //! image must be untouched, and nothing may be left.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ fn main() {
                 same_when_replayed(recipe, workshop)
             })
         });
-        clean.chain(dirty).collect()
+        let found = proof("P4", "a byte that is written is found", MOUNTS, workshop, written_is_found);
+        clean.chain(dirty).chain([found]).collect()
     })
 }
 
@@ -47,12 +49,29 @@ fn same_as_the_kernel(recipe: &'static Recipe, workshop: &Workshop) -> Result<Fi
         lazaret.unmount(Duration::from_secs(1))?;
         kernel.unmount()?;
     }
-    if digest::of_file(&image)? != before {
-        return Err("the image was written to".into());
-    }
+    untouched(&image, &before)?;
     leftover::nothing_of(&place)?;
     leftover::nothing_of(&image)?;
     Ok(vec![("images compared byte by byte", 1)])
+}
+
+fn untouched(image: &Path, before: &str) -> Result {
+    if digest::of_file(image)? == before { Ok(()) } else { Err("the image was written to".into()) }
+}
+
+/// One byte at the end of an image, written while it is mounted, turns the check red.
+fn written_is_found(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("written")?;
+    let image = workshop.copy(recipe::default(), &place)?;
+    let before = digest::of_file(&image)?;
+    let lazaret = Mount::new(&image, &place.join("point"))?;
+    untouched(&image, &before)?;
+    let file = std::fs::OpenOptions::new().write(true).open(&image)?;
+    file.write_all_at(b"x", file.metadata()?.len() - 1)?;
+    lazaret.unmount(Duration::from_secs(1))?;
+    assert!(untouched(&image, &before).is_err(), "a byte was written, and nobody sees it");
+    leftover::nothing_of(&place)?;
+    Ok(vec![("sabotages found", 1)])
 }
 
 /// The kernel replays its copy of the image on the device, Lazaret reads its own as if it were: neither may be left
@@ -74,9 +93,7 @@ fn same_when_replayed(recipe: &'static Recipe, workshop: &Workshop) -> Result<Fi
     lazaret.unmount(Duration::from_secs(1))?;
     kernel.unmount()?;
     replay_is_told(&ours, &place.join("lazaret"))?;
-    if digest::of_file(&ours)? != before {
-        return Err("the image was written to".into());
-    }
+    untouched(&ours, &before)?;
     if digest::of_file(&theirs)? == before {
         return Err("the kernel found nothing to replay: this test shows nothing".into());
     }

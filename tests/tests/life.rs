@@ -50,6 +50,7 @@ const TESTS: &[(&str, Test)] = &[
     ("mount and umount a hundred times leave nothing", a_hundred_times),
     ("a mount where one has just ended stays", mounted_again_at_once),
     ("many mounts at once all answer", many_at_once),
+    ("what is left behind is found", left_is_found),
 ];
 
 fn main() {
@@ -379,6 +380,21 @@ fn many_at_once(image: &Path, point: &Path) -> Result {
         threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|_| Some("a panic".into()))).collect()
     });
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+}
+
+/// The check that ends every test here turns red for a mount, a process and a loop device that are left.
+fn left_is_found(image: &Path, point: &Path) -> Result {
+    let place = point.parent().ok_or("a parent")?;
+    leftover::nothing_of(place)?;
+    let mount = Mount::new(image, point)?;
+    let left = leftover::nothing_of(place).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(left.contains("a mount at") && left.contains(&mount.broker.pid.to_string()), "{left}");
+    mount.unmount(SECOND)?;
+    let device = LoopDevice::attach(image, true)?;
+    let left = leftover::nothing_of(place).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(left.contains("a loop device over"), "{left}");
+    drop(device);
+    Ok(())
 }
 
 /// What `ask` answers; an error if it does not answer in time. The thread is left to the kernel then.
