@@ -116,15 +116,17 @@ fn foreground(workshop: &Workshop, checksum: &str, end: fn(Mount, &mut Child) ->
     let own = of(&first);
     assert!(own[0].starts_with(&format!("lazaret: {}: is damaged: ", image.display())), "{lines:?}");
     assert!(own[0].ends_with("its checksum") && own[1].ends_with("(2 times by now)"), "{lines:?}");
-    assert!(own.iter().any(|line| line.ends_with("(8 times by now)")), "{lines:?}");
-    assert!((4..8).contains(&own.len()), "told at powers of two: {lines:?}");
+    // What is let pass the kernel keeps, and asks for less often than it is read.
+    let least = if checksum == "strict" { 9 } else { 2 };
+    assert_eq!(own.iter().any(|line| line.ends_with("(8 times by now)")), least > 8 || own.len() > 3, "{lines:?}");
+    assert!((2..8).contains(&own.len()), "told at powers of two: {lines:?}");
     assert_eq!(of("broken rule: a node of an extent tree is one level").len() as u32, 4, "{lines:?}");
     let last = lines.last().ok_or("nothing is told")?;
     let total = if checksum == "strict" { "a wrong checksum" } else { "a wrong checksum that was let pass" };
     // The kernel may ask twice for what it reads ahead.
-    for what in ["a broken rule", total] {
+    for (what, least) in [("a broken rule", 9), (total, least)] {
         let count = last.split(&format!("{what} ")).nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-        assert!(count.is_some_and(|count| (9..40).contains(&count)), "{what}: {last}");
+        assert!(count.is_some_and(|count| (least..40).contains(&count)), "{what}: {last}");
     }
     assert!(last.contains(": damage was met while it was mounted: "), "{last}");
     assert!(!last.contains("at least"), "{last}");
