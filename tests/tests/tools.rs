@@ -67,6 +67,7 @@ fn same_listing(mounted: &Path, image: &Path) -> Result {
     let count = run(Command::new("find").arg(mounted).args(["-mindepth", "1", "-printf", "."]))?.len();
     let lines: Vec<&[u8]> = objects.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     assert_eq!(lines.len(), count, "an object for each");
+    assert!(objects.starts_with(b"{") && String::from_utf8_lossy(lines[0]).contains("\"schema\":\"lazaret.ls/1\""));
     let sound = |line: &&[u8]| line.starts_with(b"{\"") && line.iter().all(|byte| (b' '..=b'~').contains(byte));
     assert!(lines.iter().all(sound), "an object is not ASCII");
     Ok(())

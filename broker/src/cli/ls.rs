@@ -19,10 +19,11 @@ Names are sorted by their bytes, as ls does with LC_ALL=C, and owners are number
 image. On a terminal names are escaped, elsewhere they are the bytes they are. Links in PATH are followed within the
 image: one that is absolute begins at the image's root.
 
---json prints one object a line, hidden names too: path, name, inode, type (file, directory, symlink, character_device,
-block_device, fifo, socket), mode (octal, as text), links, uid, gid, size, blocks (of 512 bytes), mtime and
-mtime_nanoseconds, for devices major and minor, for symlinks target. What is not UTF-8 has U+FFFD for what is not, and
-its bytes in hexadecimal as name_bytes, path_bytes, target_bytes. What cannot be read has error instead.
+--json prints one object a line, hidden names too: schema (\"lazaret.ls/1\"; the number changes when a field goes or means
+something else), path, name, inode, type (file, directory, symlink, character_device, block_device, fifo, socket), mode
+(octal, as text), links, uid, gid, size, blocks (of 512 bytes), mtime and mtime_nanoseconds, for devices major and minor,
+for symlinks target. What is not UTF-8 has U+FFFD for what is not, and its bytes in hexadecimal as name_bytes,
+path_bytes, target_bytes. What cannot be read has error instead.
 
 Exit codes: 0 done, 1 usage, 2 the host lacks or refuses something, 32 something could not be read.";
 

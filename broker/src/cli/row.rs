@@ -11,6 +11,8 @@ use lazaret_policy::message::{Attributes, Time};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
+/// The version of the objects. It changes when a field goes or means something else.
+const SCHEMA: &str = "lazaret.ls/1";
 /// Half a year: a time that is older is shown with its year.
 const RECENT: i64 = 31_556_952 / 2;
 
@@ -56,7 +58,7 @@ impl Row {
 
     /// The entry as JSON has it.
     pub(super) fn object(&self) -> Value {
-        let mut object = json!({ "inode": self.inode });
+        let mut object = json!({ "schema": SCHEMA, "inode": self.inode });
         put_bytes(&mut object, "path", &self.path);
         put_bytes(&mut object, "name", &self.name);
         if let Some(error) = &self.error {
