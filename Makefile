@@ -18,6 +18,10 @@ SHELL := /bin/bash
 PROFILE := --profile checks
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
+# As root the tests have mounts of their own: whatever else on this machine copies a mount namespace, as a container does that
+# starts, would keep theirs alive for as long as it runs, and the tests hold every end to a second.
+ALONE := $(shell test "$$(id -u)" = 0 && unshare --mount true 2>/dev/null && echo unshare --mount)
+
 demo:
 	cargo build --release
 	folder=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
@@ -28,7 +32,7 @@ test: tools
 	log=$$(mktemp)
 	trap 'rm -f "$$log"' EXIT
 	status=0
-	cargo test --workspace --no-fail-fast $(PROFILE) 2>&1 | tee "$$log" || status=$$?
+	$(ALONE) cargo test --workspace --no-fail-fast $(PROFILE) 2>&1 | tee "$$log" || status=$$?
 	awk -v status="$$status" '
 	    /^test result:/ { passed += $$4; failed += $$6; skipped += $$8 }
 	    END {
@@ -45,7 +49,7 @@ prove: tools
 	records=$$(mktemp) log=$$(mktemp)
 	trap 'rm -f "$$records" "$$log"' EXIT
 	tests=$$(grep -o 'tests/tests/[a-z_]*\.rs' SECURITY.md | sed 's,.*/\(.*\)\.rs,--test \1,' | sort -u)
-	LAZARET_PROVE=$$records LAZARET_KILLS=1000 LAZARET_CYCLES=1000 LAZARET_STALL=30 cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
+	LAZARET_PROVE=$$records LAZARET_KILLS=1000 LAZARET_CYCLES=1000 LAZARET_STALL=30 $(ALONE) cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
 	    grep -B1 -A12 -e '^---- .*' -e '^error' "$$log" || true
 	cargo run --quiet $(PROFILE) --package lazaret-tests --bin prove -- "$$records"
 
