@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test prove mutate lint tools
+.PHONY: demo test prove mutate bench lint tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
