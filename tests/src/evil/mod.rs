@@ -21,8 +21,9 @@ pub mod run;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::Result;
+use crate::{Result, command};
 
 /// Where the weakness stands in the binary, in four hex digits behind these words.
 pub const MARK: &str = "LAZARET-EVIL-WEAKNESS=";
@@ -190,7 +191,7 @@ pub fn install(directory: &Path, weakness: u16) -> Result<PathBuf> {
     fs::create_dir_all(directory)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     let broker = directory.join("lazaret");
-    fs::copy(built.join("lazaret"), &broker)?;
+    copy(&built.join("lazaret"), &broker)?;
     plant(&built.join("evil"), &directory.join("lazaret-worker"), weakness)?;
     Ok(broker)
 }
@@ -207,8 +208,17 @@ fn plant(from: &Path, to: &Path, weakness: u16) -> Result {
         .collect();
     let [place] = places[..] else { return Err(format!("the mark stands at {places:?}").into()) };
     bytes[place..place + 4].copy_from_slice(format!("{weakness:04x}").as_bytes());
-    fs::write(to, bytes)?;
-    Ok(fs::set_permissions(to, fs::Permissions::from_mode(0o755))?)
+    let planted = to.with_extension("planted");
+    fs::write(&planted, bytes)?;
+    fs::set_permissions(&planted, fs::Permissions::from_mode(0o755))?;
+    copy(&planted, to)?;
+    Ok(fs::remove_file(planted)?)
+}
+
+/// A program that can be executed at once: were it written here, a child that another test has just forked could hold
+/// it open for writing, and the kernel executes nothing that is.
+fn copy(from: &Path, to: &Path) -> Result {
+    command::run(Command::new("cp").arg(from).arg(to)).map(drop)
 }
 
 #[cfg(test)]
