@@ -153,13 +153,16 @@ impl<'a> Image<'a> {
                 Answer::List(entries) => entries,
                 other => return Err(failed(&other)),
             };
-            let Some(last) = entries.last() else { return Ok(()) };
-            cookie = last.cookie;
+            if entries.is_empty() {
+                return Ok(());
+            }
             for entry in entries {
                 count += 1;
-                if !is_name(&entry.name) || count > ENTRIES {
+                // Cookies rise, so that a listing goes on.
+                if !is_name(&entry.name) || entry.cookie <= cookie || count > ENTRIES {
                     return Err(impossible());
                 }
+                cookie = entry.cookie;
                 take(entry)?;
             }
         }
