@@ -31,6 +31,7 @@ mod quarters;
 mod refusal;
 mod served;
 mod signal;
+mod silence;
 mod spawn;
 mod spool;
 mod supervise;

@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -302,8 +303,20 @@ fn stall_for_ever(bench: &Bench) -> Result {
     let mount = bench.mount(TIMEOUT)?;
     bench.disk.fault(Fault::Stall, bench.hit.clone())?;
     let start = Instant::now();
-    let answer = read(mount.path(), LONG, HIT.start..HIT.start + PIECE)?;
-    let took = start.elapsed();
+    // Whom the other thread of the worker serves meanwhile makes nobody wait longer. A name is asked for once.
+    let over = AtomicBool::new(false);
+    let (answer, took, asked) = thread::scope(|scope| {
+        let names = (0_u32..).take_while(|_| !over.load(Ordering::Relaxed));
+        let asking = names.map(|number| fs::symlink_metadata(mount.path().join(format!("no-{number}"))));
+        let asked = scope.spawn(|| asking.inspect(|_| thread::sleep(Duration::from_millis(20))).count());
+        let answer = read(mount.path(), LONG, HIT.start..HIT.start + PIECE);
+        let took = start.elapsed();
+        over.store(true, Ordering::Relaxed);
+        (answer, took, asked.join().unwrap_or(0))
+    });
+    let answer = answer?;
+    // A loop device does one thing at a time, so there the others wait too.
+    assert!(asked > 50 || bench.device.is_some(), "the mount was asked {asked} times meanwhile");
     assert!(answer.is_err(), "the disk has not answered, and still the client has something");
     assert!(took >= Duration::from_secs(TIMEOUT), "given up after {took:?}");
     assert!(took <= Duration::from_secs(TIMEOUT + BEYOND), "freed after {took:?}");
