@@ -1,8 +1,8 @@
 //! The headers of a tar archive: ustar, with pax records for what it has no room for.
 //!
 //! The form is that of POSIX.1-2001 (pax) as GNU tar and libarchive write it: `SCHILY.xattr.` for extended attributes,
-//! `SCHILY.acl.` for access control lists, `GNU.sparse.` 1.0 for holes. The crate `tar` writes neither holes that come from anything but a file of the host nor
-//! a header whose record is checked against a budget; what is needed of it besides is the sum of a header.
+//! `SCHILY.acl.` for access control lists, `GNU.sparse.` 1.0 for holes. The crate `tar` writes holes of files of the host
+//! only, and holds no record against a budget; what is needed of it besides is the sum of a header.
 
 use super::acl;
 use lazaret_policy::message::Time;
