@@ -64,9 +64,12 @@ impl Struck {
 
 impl Drop for Struck {
     fn drop(&mut self) {
-        for one in lazaret::processes_of(&self.point) {
-            process::kill(one.pid);
-        }
+        // Until there is none: one that is killed may just have started another.
+        eventually(Duration::from_secs(5), || {
+            let left = lazaret::processes_of(&self.point);
+            left.iter().for_each(|one| process::kill(one.pid));
+            left.is_empty()
+        });
         let _ = self.strace.kill();
         let _ = self.strace.wait();
         let _ = fs::remove_file(&self.log);
