@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use lazaret_tests::bare::{self, BARE, Left};
 use lazaret_tests::block::KernelMount;
 use lazaret_tests::command::{self, run};
@@ -17,7 +19,7 @@ use lazaret_tests::matrix::MATRIX;
 use lazaret_tests::recipe::{RECIPES, Recipe};
 use lazaret_tests::requirement::{self, trial};
 use lazaret_tests::workshop::{Workshop, image_of};
-use lazaret_tests::{Result, digest, lazaret, leftover, recipe};
+use lazaret_tests::{Result, digest, lazaret, leftover, process, recipe};
 
 fn main() {
     requirement::main_in_turn(|workshop| {
@@ -340,7 +342,7 @@ fn ended_by_a_signal(workshop: &Workshop) -> Result {
         Ok((command.spawn()?, errors))
     };
     let end = |(mut child, errors): (std::process::Child, PathBuf)| -> Result<String> {
-        run(Command::new("kill").args(["-INT", &child.id().to_string()]))?;
+        process::signal(child.id(), Signal::INT);
         let status = command::wait(&mut child, Duration::from_secs(10))?;
         let said = fs::read_to_string(errors)?;
         if status.code() == Some(8) { Ok(said) } else { Err(format!("{status}: {said}").into()) }
@@ -434,7 +436,9 @@ fn targets(workshop: &Workshop) -> Result {
 fn on_a_terminal(workshop: &Workshop) -> Result {
     let (place, image) = (workshop.directory("terminal")?, workshop.image(recipe::default())?);
     let line = |more: &str| format!("{} extract {} {more}", lazaret::broker().display(), image.display());
-    let shown = |line: &str| run(Command::new("script").args(["-qec", line, "/dev/null"]).env("COLUMNS", "100"));
+    // A terminal that says nothing of itself counts as one that can show no bar.
+    let terminal = [("TERM", "xterm"), ("COLUMNS", "100")];
+    let shown = |line: &str| run(Command::new("script").args(["-qec", line, "/dev/null"]).envs(terminal));
     let text = shown(&line(&format!("--to {}", place.join("bar").display())))?;
     assert!(text.contains("extracting ") && text.contains("/s"), "{text:?}");
     // The bar is gone at the end, and what is to be known stays.
