@@ -37,8 +37,14 @@ const OTHER: (&str, usize) = ("sizes/65536", 65536);
 const TIMEOUT: u64 = 3;
 const BEYOND: u64 = 2;
 
-/// For what may take as long as it takes: longer than the longest stall.
-const PATIENCE: u64 = 90;
+/// What reading a part and what a visit of everything may take, in seconds, beside a stall.
+const READING: u64 = 20;
+const VISIT: u64 = 60;
+
+/// How long the device stalls, in seconds.
+fn stall_seconds() -> u64 {
+    std::env::var("LAZARET_STALL").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(3)
+}
 
 /// An evil disk, a mount of what is on it, and where on the disk the part lies that is to be hit.
 struct Bench {
@@ -136,7 +142,7 @@ fn within<T: Send + 'static>(seconds: u64, ask: impl FnOnce() -> T + Send + 'sta
 /// Bytes of a file.
 fn read(root: &Path, name: &str, part: Range<u64>) -> Result<io::Result<Vec<u8>>> {
     let path = root.join(name);
-    within(PATIENCE, move || {
+    within(READING + stall_seconds(), move || {
         let mut bytes = vec![0; (part.end - part.start) as usize];
         fs::File::open(path)?.read_exact_at(&mut bytes, part.start).map(|()| bytes)
     })
@@ -215,7 +221,7 @@ fn errors_everywhere(bench: &Bench) -> Result {
     bench.disk.fault(Fault::Error, 0..u64::MAX)?;
     right_or_error(mount.path(), LONG, 0..LENGTH as u64, LENGTH)?;
     let root = mount.path().to_owned();
-    let answers = within(PATIENCE, move || visit(&root))?;
+    let answers = within(VISIT, move || visit(&root))?;
     assert!(bench.disk.faults() > 0 && answers > 0, "nothing was read from the disk");
     bench.disk.fault(Fault::None, 0..0)?;
     right(mount.path(), LONG, 0..LENGTH as u64, LENGTH)?;
@@ -232,7 +238,7 @@ fn changes(bench: &Bench) -> Result {
     bench.disk.fault(Fault::Noise, 0..u64::MAX)?;
     for _ in 0..3 {
         let root = mount.path().to_owned();
-        within(PATIENCE, move || visit(&root))?;
+        within(VISIT, move || visit(&root))?;
         bench.disk.fault(Fault::Noise, 0..u64::MAX)?;
     }
     assert!(runs(mount.worker.pid), "the worker is dead");
@@ -253,7 +259,7 @@ fn changes_at_the_start(bench: &Bench) -> Result {
             Some(0) => {
                 let mount = Mount::adopt(&point)?;
                 let root = point.clone();
-                within(PATIENCE, move || visit(&root))?;
+                within(VISIT, move || visit(&root))?;
                 mount.unmount(Duration::from_secs(1))?;
             }
             Some(32) => assert!(finished.stderr.lines().count() == 1, "{finished:?}"),
@@ -279,7 +285,7 @@ fn short(bench: &Bench) -> Result {
 }
 
 fn stall(bench: &Bench) -> Result {
-    let seconds = std::env::var("LAZARET_STALL").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(3);
+    let seconds = stall_seconds();
     let mount = bench.mount(2 * seconds)?;
     bench.disk.fault(Fault::Stall, bench.hit.clone())?;
     let (root, start) = (mount.path().to_owned(), Instant::now());
@@ -362,7 +368,7 @@ fn pulled_out(bench: &Bench) -> Result {
     let errors = right_or_error(mount.path(), LONG, HIT, LENGTH)?;
     assert_eq!(errors, (HIT.end - HIT.start) / PIECE, "what is not there was read");
     let root = mount.path().to_owned();
-    within(PATIENCE, move || visit(&root))?;
+    within(VISIT, move || visit(&root))?;
     assert!(runs(mount.worker.pid), "the worker is dead");
     mount.unmount(Duration::from_secs(1)).map(drop)
 }
