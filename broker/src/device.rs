@@ -5,7 +5,7 @@
 
 use crate::exit::{Code, Failure, refused, words};
 use lazaret_policy::message::Range;
-use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, ioctl_blksszget, open, seek};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, ioctl_blksszget, major, minor, open, seek};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -19,16 +19,26 @@ pub(crate) struct Source {
     length: u64,
     range: Range,
     sector: Option<u32>,
+    device: Option<(u32, u32)>,
     path: PathBuf,
 }
 
 impl Source {
     /// Opens and claims it.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        Self::open_file(path).map_err(|failure| failure.about(path))
+        Self::open_file(path, true).map_err(|failure| failure.about(path))
     }
 
-    fn open_file(path: &Path) -> Result<Self, Failure> {
+    /// Opens a block device that the kernel is to claim for the mount: it refuses what we have claimed ourselves.
+    pub(crate) fn open_for_kernel(path: &Path) -> Result<Self, Failure> {
+        let opened = Self::open_file(path, false).and_then(|source| match source.device {
+            Some(_) => Ok(source),
+            None => Err(Failure::mount("is not a block device, which 'blkdev' and 'uhelper=udisks2' need")),
+        });
+        opened.map_err(|failure| failure.about(path))
+    }
+
+    fn open_file(path: &Path, claim: bool) -> Result<Self, Failure> {
         // First without opening what it leads to: opening a FIFO waits, and opening a tape rewinds it.
         let place =
             open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| unopened(errno, false))?;
@@ -39,7 +49,8 @@ impl Source {
         }
         // On a block device O_EXCL without O_CREAT is the claim; on a file it says nothing.
         let link = format!("/proc/self/fd/{}", place.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let mut flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+        flags.set(OFlags::EXCL, claim);
         let fd = open(link, flags, Mode::empty()).map_err(|errno| unopened(errno, kind == FileType::BlockDevice))?;
         let length = match kind {
             FileType::BlockDevice => seek(&fd, SeekFrom::End(0)),
@@ -50,11 +61,13 @@ impl Source {
             length => {
                 let range = Range { offset: 0, length };
                 let sector = ioctl_blksszget(&fd).ok().filter(|sector| [512, 4096].contains(sector));
+                let device = kind == FileType::BlockDevice;
                 Ok(Self {
                     fd,
                     length,
                     range,
                     sector,
+                    device: device.then(|| (major(status.st_rdev), minor(status.st_rdev))),
                     path: std::fs::canonicalize(path).unwrap_or_else(|_| path.into()),
                 })
             }
@@ -81,6 +94,18 @@ impl Source {
     /// Bytes of a sector, where the host knows them.
     pub(crate) fn sector(&self) -> Option<u32> {
         self.sector
+    }
+
+    /// Major and minor number of a block device.
+    pub(crate) fn device(&self) -> Option<(u32, u32)> {
+        self.device
+    }
+
+    /// Bytes of a block in which the kernel caches the device: as many as it has chosen when the device was opened, so that
+    /// nothing that is cached has to go.
+    pub(crate) fn block(&self) -> u64 {
+        let sector = self.sector.map_or(512, u64::from);
+        (1 << self.length.trailing_zeros().min(12)).max(sector)
     }
 
     /// From now on this is the file system: the part of the range that the source has.
@@ -117,9 +142,14 @@ fn other_kind(kind: FileType) -> Option<&'static str> {
     }
 }
 
+/// Another has claimed the device.
+pub(crate) fn in_use() -> Failure {
+    Failure::mount("is in use: mounted, or claimed by another program")
+}
+
 fn unopened(errno: Errno, device: bool) -> Failure {
     match errno {
-        Errno::BUSY if device => Failure::mount("is in use: mounted, or claimed by another program"),
+        Errno::BUSY if device => in_use(),
         Errno::NXIO | Errno::NODEV | Errno::NOMEDIUM => Failure::mount("the device is not there, or has no medium"),
         _ if refused(errno) => Failure::new(Code::System, format!("cannot be opened for reading: {}", words(errno))),
         _ => Failure::mount(words(errno)),
@@ -141,7 +171,8 @@ mod tests {
         file.as_file().set_len(4096).unwrap();
         let mut source = Source::open(file.path()).unwrap();
         assert_eq!(source.range(), Range { offset: 0, length: 4096 });
-        assert_eq!(source.sector(), None);
+        assert_eq!((source.sector(), source.device(), source.block()), (None, None, 4096));
+        assert!(Source::open_for_kernel(file.path()).unwrap_err().to_string().contains("is not a block device"));
         assert_eq!(rustix::io::write(&source, b"x"), Err(Errno::BADF));
         let limits = [(512, 512, Some(512)), (512, 9000, Some(3584)), (1, u64::MAX, Some(4095)), (4096, 1, None)];
         for (offset, length, expected) in limits {

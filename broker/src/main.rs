@@ -1,53 +1,7 @@
-//! Lazaret's broker: the privileged half. It opens, mounts, starts the worker and watches it; it parses nothing of an
-//! image.
-//!
-//! The way of a mount through these files: `options` → `device` → `mount` → `spawn` → `attest` → `worker` (the
-//! conversation) → `supervise`.
-
-mod attest;
-mod background;
-mod cli;
-mod connection;
-mod damage;
-mod device;
-mod escape;
-mod executable;
-mod exit;
-mod extract;
-mod filter;
-mod fusermount;
-mod gather;
-mod host;
-mod layout;
-mod log;
-mod meaning;
-mod mount;
-mod mountinfo;
-mod options;
-mod path;
-mod process;
-mod proof;
-mod quarters;
-mod refusal;
-mod served;
-mod signal;
-mod silence;
-mod spawn;
-mod spool;
-mod supervise;
-mod text;
-mod tool;
-mod vulnerability;
-mod warning;
-mod worker;
+//! The program `lazaret`, under each of its names: all of it is the library beside this.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before anything is opened: what the caller left open is for no program that is started from here.
-    spawn::disinherit();
-    match cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    lazaret_broker::run()
 }

@@ -4,7 +4,7 @@
 //! connection come from statx without synchronisation and from the mount table.
 
 use crate::connection::{self, Connection};
-use crate::device::Source;
+use crate::device::{self, Source};
 use crate::exit::{Code, Failure, refused, words};
 use crate::mountinfo::{self, MountLine};
 use crate::options::Options;
@@ -12,8 +12,8 @@ use crate::{fusermount, served};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, open, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_create_exclusive, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 use rustix::process::{getegid, geteuid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -86,7 +86,7 @@ impl Mountpoint {
 fn clear(line: &MountLine) -> bool {
     let root = geteuid().is_root();
     // A user sees the brokers that are his own, and those only where fusectl is mounted.
-    let seen = || line.user == Some(geteuid().as_raw()) && connection::is_listed(line.minor);
+    let seen = || line.user == Some(geteuid().as_raw()) && connection::is_listed(line.device);
     if !(root || seen()) || !is_dead(line) {
         return false;
     }
@@ -104,7 +104,7 @@ fn is_dead(line: &MountLine) -> bool {
         if look > 0 {
             std::thread::sleep(Duration::from_millis(200));
         }
-        served::pair(line.minor).is_none()
+        served::pair(line.device).is_none()
     });
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
     // To whom the mount is closed it says that first.
@@ -121,15 +121,20 @@ impl Mount {
         options: &Options,
     ) -> Result<(Self, OwnedFd), Failure> {
         if !geteuid().is_root() {
-            let (fuse, id, minor) = fusermount::mount(source.path(), &mountpoint.path, options)?;
-            let connection = Connection::open(minor);
+            let (fuse, id, device) = fusermount::mount(source.path(), &mountpoint.path, options)?;
+            let connection = Connection::open(device);
             let mount = Self { id, connection, detached: None, by_fusermount: true, ended: false };
             return Ok((mount, fuse));
         }
         let fuse = open_fuse()?;
-        let detached = make_detached(source.path(), fuse.as_fd(), options)?;
+        let detached = make_detached(source, fuse.as_fd(), options)?;
         let seen = look(detached.as_fd())?;
-        let connection = Connection::open(seen.stx_dev_minor);
+        let (major, minor) = (seen.stx_dev_major, seen.stx_dev_minor);
+        // By its path the kernel has opened the device anew: what it holds is to be what the worker will read.
+        if options.blkdev && source.device() != Some((major, minor)) {
+            return Err(Failure::mount("became another device while it was mounted").about(source.path()));
+        }
+        let connection = Connection::open(mountinfo::device_number(major, minor));
         let id = seen.stx_mnt_id;
         Ok((Self { id, connection, detached: Some(detached), by_fusermount: false, ended: false }, fuse))
     }
@@ -138,7 +143,7 @@ impl Mount {
     pub(crate) fn attach(&mut self, mountpoint: &Mountpoint) -> Result<(), Failure> {
         let Some(detached) = self.detached.take() else { return Ok(()) };
         if let Ok(seen) = look(detached.as_fd()) {
-            read_ahead(seen.stx_dev_minor);
+            read_ahead(&seen);
         }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&detached, c"", &mountpoint.fd, c"", flags).map_err(|errno| {
@@ -191,9 +196,12 @@ impl Drop for Mount {
 
 /// Lets the kernel read ahead as much as one request carries, rather than 128 KiB: only after FUSE_INIT, which would lower
 /// it again. Where it may not be set, reading is slower and nothing else.
-fn read_ahead(minor: u32) {
+fn read_ahead(seen: &Statx) {
     const KIBIBYTES: &str = "1024";
-    let _ = std::fs::write(format!("/sys/class/bdi/0:{minor}/read_ahead_kb"), KIBIBYTES);
+    let (major, minor) = (seen.stx_dev_major, seen.stx_dev_minor);
+    // The second is the device's own.
+    let suffix = if major == 0 { "" } else { "-fuseblk" };
+    let _ = std::fs::write(format!("/sys/class/bdi/{major}:{minor}{suffix}/read_ahead_kb"), KIBIBYTES);
 }
 
 /// Opens /dev/fuse.
@@ -208,15 +216,20 @@ fn open_fuse() -> Result<OwnedFd, Failure> {
 }
 
 /// A FUSE mount that is attached nowhere. FUSE_INIT waits in `fuse` from here on.
-fn make_detached(source: &Path, fuse: BorrowedFd<'_>, options: &Options) -> Result<OwnedFd, Failure> {
+fn make_detached(source: &Source, fuse: BorrowedFd<'_>, options: &Options) -> Result<OwnedFd, Failure> {
     let refused = |errno: Errno| match errno {
         Errno::NOSYS => Failure::system("this kernel cannot mount step by step (fsopen, Linux 5.2)"),
         Errno::NODEV => Failure::system("this kernel has no FUSE"),
+        Errno::BUSY if options.blkdev => device::in_use().about(source.path()),
         _ => Failure::new(Code::System, format!("mounting is refused: {}", words(errno))),
     };
     let owner = Owner::of_mount(options);
-    let context = fsopen(c"fuse", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused)?;
-    let strings = [
+    let kind = if options.blkdev { c"fuseblk" } else { c"fuse" };
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
+        Errno::NODEV if options.blkdev => Failure::system("this kernel has no FUSE on block devices (fuseblk)"),
+        _ => refused(errno),
+    })?;
+    let mut strings = vec![
         // FSCONFIG_SET_FD is refused for this; the number as text is what the kernel takes.
         ("fd", fuse.as_raw_fd().to_string()),
         ("rootmode", "40000".to_owned()),
@@ -224,7 +237,12 @@ fn make_detached(source: &Path, fuse: BorrowedFd<'_>, options: &Options) -> Resu
         ("group_id", owner.gid.to_string()),
         ("subtype", "lazaret".to_owned()),
     ];
-    fsconfig_set_string(context.as_fd(), c"source", shown_source(source)).map_err(refused)?;
+    if options.blkdev {
+        strings.push(("blksize", source.block().to_string()));
+        // The kernel opens the device by itself: not for writing.
+        fsconfig_set_flag(context.as_fd(), c"ro").map_err(refused)?;
+    }
+    fsconfig_set_string(context.as_fd(), c"source", shown_source(source.path(), options.blkdev)?).map_err(refused)?;
     for (key, value) in strings {
         fsconfig_set_string(context.as_fd(), key, value).map_err(refused)?;
     }
@@ -232,7 +250,7 @@ fn make_detached(source: &Path, fuse: BorrowedFd<'_>, options: &Options) -> Resu
     if options.allow_other {
         fsconfig_set_flag(context.as_fd(), c"allow_other").map_err(refused)?;
     }
-    fsconfig_create(context.as_fd()).map_err(refused)?;
+    create(context.as_fd(), options.blkdev).map_err(refused)?;
     let mut flags =
         MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     flags.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !options.exec);
@@ -240,11 +258,28 @@ fn make_detached(source: &Path, fuse: BorrowedFd<'_>, options: &Options) -> Resu
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(refused)
 }
 
-/// The source as the mount table shows it: the kernel takes 255 bytes, and the end of a path says more than its begin.
-fn shown_source(source: &Path) -> &[u8] {
+/// Makes the file system. On a block device the kernel would else give the one that stands there already, whoever serves it.
+fn create(context: BorrowedFd<'_>, on_device: bool) -> Result<(), Errno> {
+    if on_device {
+        let created = fsconfig_create_exclusive(context);
+        // Before Linux 6.6. There a file system of another has no room for our /dev/fuse, and the worker cannot begin.
+        if created != Err(Errno::OPNOTSUPP) {
+            return created;
+        }
+    }
+    fsconfig_create(context)
+}
+
+/// The source as the mount table shows it: the kernel takes 255 bytes, and the end of a path says more than its begin. A
+/// device that the kernel is to open has to be named in full.
+fn shown_source(source: &Path, whole: bool) -> Result<&[u8], Failure> {
     use std::os::unix::ffi::OsStrExt;
     let bytes = source.as_os_str().as_bytes();
-    &bytes[bytes.len().saturating_sub(255)..]
+    match bytes.len().saturating_sub(255) {
+        0 => Ok(bytes),
+        _ if whole => Err(Failure::mount("the path of the device is longer than 255 bytes").about(source)),
+        more => Ok(&bytes[more..]),
+    }
 }
 
 impl Owner {

@@ -8,16 +8,16 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The type under which our mounts appear.
-pub(crate) const KIND: &[u8] = b"fuse.lazaret";
+/// The types under which our mounts appear: the second stands on a block device that the kernel has claimed for it.
+pub(crate) const KINDS: [&[u8]; 2] = [b"fuse.lazaret", b"fuseblk.lazaret"];
 
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MountLine {
     /// Its number, unique while it is mounted.
     pub id: u64,
-    /// The minor number of its file system; for FUSE also the number of the connection.
-    pub minor: u32,
+    /// The number of its file system as the kernel writes it in one; for FUSE also the number of the connection.
+    pub device: u32,
     /// Where it is attached.
     pub mountpoint: PathBuf,
     /// The type with its subtype.
@@ -33,7 +33,7 @@ pub(crate) struct MountLine {
 impl MountLine {
     /// Whether it is one of ours.
     pub(crate) fn is_lazaret(&self) -> bool {
-        self.kind == KIND
+        KINDS.contains(&&*self.kind)
     }
 }
 
@@ -63,7 +63,8 @@ fn parse(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|&byte| byte == b' ');
     let id = number(fields.next()?)?;
     let device = fields.nth(1)?;
-    let minor = number(device.rsplit(|&byte| byte == b':').next()?)?;
+    let mut numbers = device.split(|&byte| byte == b':').map(|part| number(part).and_then(|part| part.try_into().ok()));
+    let device = device_number(numbers.next()??, numbers.next()??);
     let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     let flags = fields.next()?;
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
@@ -71,7 +72,13 @@ fn parse(line: &[u8]) -> Option<MountLine> {
     let user = words.split(|&byte| byte == b',').find_map(|word| number(word.strip_prefix(b"user_id=")?));
     let options = [flags, words].join(&b',');
     let user = user.and_then(|user| u32::try_from(user).ok());
-    Some(MountLine { id, minor: u32::try_from(minor).ok()?, mountpoint, kind, source, user, options })
+    Some(MountLine { id, device, mountpoint, kind, source, user, options })
+}
+
+/// Major and minor number in one, as inside the kernel: the minor number has 20 bits. A file system without a device has
+/// the major number 0.
+pub(crate) fn device_number(major: u32, minor: u32) -> u32 {
+    major << 20 | minor
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -102,7 +109,7 @@ mod tests {
         let line = b"85 28 0:41 / /mnt/a\\040b\\134c ro,nosuid shared:2 master:1 - fuse.lazaret /x\\011y ro,user_id=0";
         let expected = MountLine {
             id: 85,
-            minor: 41,
+            device: 41,
             mountpoint: "/mnt/a b\\c".into(),
             kind: b"fuse.lazaret".to_vec(),
             source: b"/x\ty".to_vec(),
@@ -111,6 +118,8 @@ mod tests {
         };
         assert_eq!(parse(line), Some(expected));
         assert!(parse(line).unwrap().is_lazaret());
+        let block = parse(b"85 28 8:17 / /mnt ro - fuseblk.lazaret /dev/sdb1 ro,user_id=0").unwrap();
+        assert!(block.is_lazaret() && block.device == 0x80_0011);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::escape::escaped;
 use crate::exit::Failure;
 use crate::{host, vulnerability};
 use lazaret_policy::message::{Checksum, Purpose, Special, Start, Verity, Xattrs};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 /// What a mount or a look into an image was asked for.
@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub allow_other: bool,
     /// What a host that lacks layers of confinement means.
     pub confine: Strictness,
+    /// The mount stands on its block device (`fuseblk`): only such a one is seen by udisks2.
+    pub blkdev: bool,
 }
 
 /// `confine=`: what a host that lacks layers of confinement means.
@@ -84,6 +86,7 @@ impl Default for Options {
             timeout: Duration::from_secs(60),
             allow_other: false,
             confine: Strictness::Strict,
+            blkdev: false,
         }
     }
 }
@@ -92,9 +95,9 @@ impl Options {
     /// Reads the values of every `-o` of a command line.
     pub(crate) fn parse<T: AsRef<OsStr>>(lists: &[T]) -> Result<Self, Failure> {
         let mut options = Self::default();
-        for list in lists {
-            for word in list.as_ref().as_bytes().split(|&byte| byte == b',').filter(|word| !word.is_empty()) {
-                options.take(word)?;
+        for word in lists.iter().flat_map(words) {
+            if !options.take(word)? {
+                return Err(unknown(word));
             }
         }
         Ok(options)
@@ -126,8 +129,9 @@ impl Options {
         }
     }
 
-    fn take(&mut self, word: &[u8]) -> Result<(), Failure> {
-        let text = std::str::from_utf8(word).map_err(|_| unknown(word))?;
+    /// Takes one word. False where it is not known.
+    fn take(&mut self, word: &[u8]) -> Result<bool, Failure> {
+        let Ok(text) = std::str::from_utf8(word) else { return Ok(false) };
         let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
         match (name, value) {
             _ if is_ignored(name, value) => {}
@@ -138,7 +142,8 @@ impl Options {
                     "option '{name}' is refused: a mount is always nosuid and nodev here"
                 )));
             }
-            ("exec", None) => self.exec = true,
+            // mount(8) keeps the first to itself.
+            ("exec" | "allow_exec", None) => self.exec = true,
             ("noexec", None) => self.exec = false,
             ("nosymfollow", None) => self.nosymfollow = true,
             ("symfollow", None) => self.nosymfollow = false,
@@ -200,10 +205,25 @@ impl Options {
                 let seconds: u32 = value.parse().map_err(|_| wrong(name, value, "a number of seconds"))?;
                 self.timeout = Duration::from_secs(seconds.into());
             }
-            _ => return Err(unknown(word)),
+            // udisks2 names itself so, and looks a mount up by the number of its device.
+            ("blkdev", None) | ("uhelper", Some("udisks2")) => self.blkdev = true,
+            ("uhelper", Some(_)) => {}
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// The words of one `-o`.
+fn words<T: AsRef<OsStr> + ?Sized>(list: &T) -> impl Iterator<Item = &[u8]> {
+    list.as_ref().as_bytes().split(|&byte| byte == b',').filter(|word| !word.is_empty())
+}
+
+/// The same lists as one, without the words that are not known: for a caller who wants those to be passed over.
+pub(crate) fn known<T: AsRef<OsStr>>(lists: &[T]) -> OsString {
+    // A word that is known and wrong stays, and is refused by whoever reads the list.
+    let known = |word: &&[u8]| Options::default().take(word).unwrap_or(true);
+    OsString::from_vec(lists.iter().flat_map(words).filter(known).collect::<Vec<_>>().join(&b','))
 }
 
 /// Words that other programs read, or that change nothing on a read-only mount.
@@ -244,7 +264,7 @@ fn is_ignored(name: &str, value: Option<&str>) -> bool {
     name.starts_with("x-")
         || name.starts_with("X-")
         || value.is_none() && WORDS.contains(&name)
-        || value.is_some() && ["comment", "helper", "uhelper", "user"].contains(&name)
+        || value.is_some() && ["comment", "helper", "user"].contains(&name)
 }
 
 fn id(name: &str, value: &str) -> Result<u32, Failure> {
@@ -288,8 +308,7 @@ mod tests {
 
     #[test]
     fn what_mount_passes_is_taken_and_changes_nothing() {
-        let list =
-            "rw,ro,nosuid,nodev,noexec,relatime,user,nofail,_netdev,uhelper=udisks2,x-gvfs-show,X-a=b,comment=hey";
+        let list = "rw,ro,nosuid,nodev,noexec,relatime,user,nofail,_netdev,uhelper=other,x-gvfs-show,X-a=b,comment=hey";
         assert_eq!(parse(list), Ok(Options::default()));
         assert_eq!(parse(""), Ok(Options::default()));
     }
@@ -300,7 +319,7 @@ mod tests {
         assert_eq!((options.uid, options.gid, options.umask), (Some(1000), Some(100), 0o022));
         assert_eq!((options.exec, options.threads, options.memory), (true, 2, 32 << 20));
         assert_eq!((options.timeout, options.checksum), (Duration::from_secs(5), Checksum::Warn));
-        assert!(!parse("exec,noexec").unwrap().exec);
+        assert!(!parse("exec,noexec").unwrap().exec && parse("allow_exec").unwrap().exec);
         assert_eq!(parse("part=2,part=a label").unwrap().part.as_deref(), Some("a label"));
         let options = parse("sb=32768,verity=verify").unwrap();
         assert_eq!((options.superblock, options.verity), (Some(32768), Verity::Verify));
@@ -313,10 +332,23 @@ mod tests {
     fn a_word_that_is_not_known_is_named_and_escaped() {
         assert_eq!(parse("ro,frobnicate=1").unwrap_err(), "unknown option 'frobnicate=1'");
         assert_eq!(parse("a\x1bb").unwrap_err(), "unknown option 'a\\x1bb'");
-        for word in ["part", "part=", "partition=1", "uid", "exec=1", "remount", "ro=1", "blkdev", "=", "allow_other=1"]
+        for word in
+            ["part", "part=", "partition=1", "uid", "exec=1", "remount", "ro=1", "uhelper", "=", "allow_other=1"]
         {
             assert!(parse(word).unwrap_err().starts_with("unknown option"), "{word}");
         }
+    }
+
+    #[test]
+    fn udisks_gets_a_mount_on_the_device() {
+        for word in ["blkdev", "nodev,nosuid,uhelper=udisks2"] {
+            assert_eq!(parse(word), Ok(Options { blkdev: true, ..Options::default() }), "{word}");
+        }
+    }
+
+    #[test]
+    fn words_that_are_not_known_can_be_passed_over() {
+        assert_eq!(known(&["ro,frobnicate=1,uid=5", "a\x1bb,,suid,uid=x"]), "ro,uid=5,suid,uid=x");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod demo;
 mod describe;
 mod doctor;
 mod extract;
+mod helper;
 mod info;
 mod listing;
 mod ls;
@@ -18,7 +19,8 @@ mod umount;
 
 use crate::escape::escaped;
 use crate::exit::Failure;
-use clap::{ColorChoice, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
 
 /// Mounts ext2, ext3 and ext4 from media nobody vouches for: read-only, by a worker that is confined before it sees
 /// the first byte.
@@ -54,28 +56,48 @@ enum Command {
     Demo(demo::Arguments),
 }
 
-/// Does what the command line says.
+/// Every command line there is, by the name of the program that reads it: for man pages and completions.
+#[must_use]
+pub fn commands() -> Vec<clap::Command> {
+    vec![Line::command(), helper::Line::command()]
+}
+
+/// Does what the command line says, as what the name of the program says.
 pub(crate) fn run() -> Result<(), Failure> {
-    let line = match Line::try_parse() {
-        Ok(line) => line,
-        Err(error) if error.use_stderr() => return Err(Failure::usage(reason(&error.render().to_string()))),
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match arguments.first().and_then(|name| helper::name(name)) {
+        Some(name) => parsed::<helper::Line>(arguments)?.map_or(Ok(()), |line| helper::run(line, name)),
+        None => parsed::<Line>(arguments)?.map_or(Ok(()), |line| line.command.run()),
+    }
+}
+
+/// The command line, or nothing where it was asked for help or for the version.
+fn parsed<T: Parser>(arguments: Vec<OsString>) -> Result<Option<T>, Failure> {
+    match T::try_parse_from(arguments) {
+        Ok(line) => Ok(Some(line)),
+        Err(error) if error.use_stderr() => Err(Failure::usage(reason(&error.render().to_string()))),
         // --help and --version.
         Err(text) => {
             let _ = text.print();
-            return Ok(());
+            Ok(None)
         }
-    };
-    match line.command {
-        Command::Mount(arguments) => mount::run(&arguments),
-        Command::Umount(arguments) => umount::run(&arguments),
-        Command::Info(arguments) => info::run(&arguments),
-        Command::Ls(arguments) => ls::run(&arguments),
-        Command::Cat(arguments) => cat::run(&arguments),
-        Command::Extract(arguments) => extract::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Status(arguments) => status::run(&arguments),
-        Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
+    }
+}
+
+impl Command {
+    fn run(&self) -> Result<(), Failure> {
+        match self {
+            Self::Mount(arguments) => mount::run(arguments),
+            Self::Umount(arguments) => umount::run(arguments),
+            Self::Info(arguments) => info::run(arguments),
+            Self::Ls(arguments) => ls::run(arguments),
+            Self::Cat(arguments) => cat::run(arguments),
+            Self::Extract(arguments) => extract::run(arguments),
+            Self::Check(arguments) => check::run(arguments),
+            Self::Status(arguments) => status::run(arguments),
+            Self::Doctor(arguments) => doctor::run(arguments),
+            Self::Demo(arguments) => demo::run(arguments),
+        }
     }
 }
 
@@ -89,7 +111,6 @@ fn reason(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn a_wrong_command_line_is_told_in_one_escaped_line() {
@@ -101,6 +122,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Line::command().debug_assert();
+        commands().into_iter().for_each(clap::Command::debug_assert);
     }
 }

@@ -15,15 +15,17 @@ use crate::supervise;
 use crate::warning;
 use crate::worker::Worker;
 use lazaret_policy::message::{Purpose, Refusal, Summary};
+use rustix::process::geteuid;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
-const OPTIONS_HELP: &str = "\
+pub(super) const OPTIONS_HELP: &str = "\
 Options (-o):
   ro                     always so; `rw`, which mount(8) passes when nothing is said, is taken and changes nothing
   exec                   programs on the medium may be started (default: noexec); nosuid and nodev hold always
+  allow_exec             the same, for mount(8) and fstab: mount(8) does not pass `exec` on
   nosymfollow            symbolic links on the medium are not followed
   uid=N gid=N            owner of everything, and the user the mount is for
   umask=OCTAL            permissions taken away from everything
@@ -37,11 +39,13 @@ Options (-o):
   confine=strict|degraded
                          on a host with neither Landlock nor an empty root: refuse (default), or go on without
   part=N|LABEL|UUID      the partition of a whole disk (default: the only one with an ext file system)
+  blkdev                 the mount stands on its block device, which the kernel claims (needs root): only such a mount is
+                         seen by udisks2, which says uhelper=udisks2 and gets it by that
   threads=N              threads of the worker, 1 to 16
   memory=SIZE            heap of the worker, as 64M
   timeout=SECONDS        silence after which the mount is ended (default: 60; 0: never); five times that is what the
                          kernel itself grants each request, where it can (Linux 6.15)
-Words that mean something to other programs (user, nofail, _netdev, uhelper=, x-*, comment=, relatime, ...) are taken
+Words that mean something to other programs (user, nofail, _netdev, x-*, comment=, relatime, ...) are taken
 and ignored. Without root, fusermount3 mounts.";
 
 #[derive(clap::Args)]
@@ -71,6 +75,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut options = Options::parse(&arguments.options)?;
     options.part = arguments.part.clone().or(options.part);
+    if options.blkdev && !geteuid().is_root() {
+        return Err(Failure::usage("options 'blkdev' and 'uhelper=udisks2' need root"));
+    }
     if !arguments.foreground && !arguments.background {
         return background::start(arguments.again());
     }
@@ -87,7 +94,8 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>
     let signals = Signals::block()?;
     // Closed by the end of the process: the last close of a block device waits for a medium that has stalled, and whatever
     // there is to say is to be said before.
-    let mut source = ManuallyDrop::new(Source::open(&arguments.source)?);
+    let open = if options.blkdev { Source::open_for_kernel } else { Source::open };
+    let mut source = ManuallyDrop::new(open(&arguments.source)?);
     let mountpoint = Mountpoint::open(&arguments.mountpoint)?;
     if options.part.is_some() {
         layout::select(&mut source, options, &signals)?;
@@ -137,6 +145,11 @@ fn begin<'a>(
 }
 
 impl Arguments {
+    /// What mount(8) asks for, by one list of options.
+    pub(super) fn of_helper(source: PathBuf, mountpoint: PathBuf, options: OsString, proof: bool) -> Self {
+        Self { options: vec![options], part: None, foreground: false, proof, background: false, source, mountpoint }
+    }
+
     /// The same command for the process in the background.
     fn again(&self) -> Vec<&OsStr> {
         let mut line: Vec<&OsStr> = vec![OsStr::new("mount"), OsStr::new("--background")];

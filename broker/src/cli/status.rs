@@ -75,8 +75,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn look(line: MountLine) -> Mounted {
-    let waiting = Connection::open(line.minor).waiting();
-    let pair = served::pair(line.minor);
+    let waiting = Connection::open(line.device).waiting();
+    let pair = served::pair(line.device);
     let proof = pair.and_then(|pair| {
         let stage = Stage::Ready(Purpose::Mount);
         attest::look(pair.worker?, pair.broker, stage, None).ok()
@@ -144,7 +144,7 @@ impl Mounted {
     fn object(&self) -> Value {
         let mut object = json!({
             "user": self.line.user,
-            "connection": self.line.minor,
+            "connection": self.line.device,
             "waiting": self.waiting,
             "state": self.state(),
             "broker": self.pair.map(|pair| pair.broker.as_raw_nonzero().get()),
