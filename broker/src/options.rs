@@ -26,6 +26,8 @@ pub(crate) struct Options {
     pub umask: u16,
     /// What a wrong checksum does.
     pub checksum: Checksum,
+    /// Whether a group descriptor is used whatever its checksum. No word sets it.
+    pub trust_descriptors: bool,
     /// What is done about Merkle trees.
     pub verity: Verity,
     /// Where the superblock to be used lies, in units of 1 KiB.
@@ -76,6 +78,7 @@ impl Default for Options {
             gid: None,
             umask: 0,
             checksum: Checksum::Strict,
+            trust_descriptors: false,
             verity: Verity::Ignore,
             superblock: None,
             special: Special::Show,
@@ -115,6 +118,7 @@ impl Options {
         Start {
             purpose,
             checksum: self.checksum,
+            trust_descriptors: self.trust_descriptors,
             verity: self.verity,
             superblock: self.superblock,
             special: self.special,

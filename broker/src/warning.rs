@@ -54,6 +54,7 @@ fn words(warning: Warnings, summary: &Summary) -> Option<String> {
             "has names in an encoding that this version does not know (casefold): they are found as they are spelt"
                 .to_owned()
         }
+        Warnings::JOURNAL_ELSEWHERE => "has its journal on another device, which is not looked at".to_owned(),
         _ => return None,
     })
 }

@@ -38,6 +38,8 @@ pub struct Start {
     pub purpose: Purpose,
     /// What a wrong checksum does.
     pub checksum: Checksum,
+    /// Whether a group descriptor is used whatever its checksum: a check holds it to that itself.
+    pub trust_descriptors: bool,
     /// What is done about Merkle trees.
     pub verity: Verity,
     /// Where the superblock to be used lies, in units of 1 KiB: a copy of it, where the primary is gone.

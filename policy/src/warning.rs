@@ -22,6 +22,8 @@ bitflags! {
         const CHECKSUMS = 0x20;
         /// Names in directories that fold case are encoded in a way that is not known (casefold).
         const ENCODING = 0x40;
+        /// Its journal lies on another device, and nothing says that it would be needed.
+        const JOURNAL_ELSEWHERE = 0x80;
     }
 }
 

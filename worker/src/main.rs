@@ -135,7 +135,13 @@ fn report(channel: &Channel, report: &Report) -> Result<(), Ended> {
 }
 
 fn settings(start: &Start) -> Settings {
-    Settings { checksum: start.checksum, verity: start.verity, superblock: start.superblock, memory: start.memory }
+    Settings {
+        checksum: start.checksum,
+        trust_descriptors: start.trust_descriptors,
+        verity: start.verity,
+        superblock: start.superblock,
+        memory: start.memory,
+    }
 }
 
 impl From<Failed> for Ended {

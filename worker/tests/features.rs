@@ -302,6 +302,7 @@ fn a_journal_on_another_device_is_missed_only_where_it_is_needed() {
     image.break_superblock(0xd0, b"another journal!");
     let fs = image.open();
     assert!(fs.superblock().external_journal && fs.inode(InodeNumber::ROOT).is_ok());
+    assert_eq!(fs.warnings(), Warnings::JOURNAL_ELSEWHERE);
     let incompat = image.u32(1024 + 0x60) | 4;
     image.break_superblock(0x60, &incompat.to_le_bytes());
     assert_eq!(image.open_with(Checksum::Strict).err(), Some(Refusal::ExternalJournal));

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_policy::feature::{Compat, RoCompat};
 use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity, Summary};
+use lazaret_policy::warning::Warnings;
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -26,11 +27,11 @@ const ANSWERS: u64 = 1 << 28;
 
 const CHECK_HELP: &str = "\
 Each line names a broken rule and its place. A notice is no damage to e2fsck -fn, whose verdict this is: a copy of the
-superblock that differs, an access control list that readers reject, an attribute's value that does not match its hash.
-In one case the verdicts differ: a group descriptor with a wrong checksum is damage here, while e2fsck 1.47 asks whether
-to repair it (\"group descriptor checksums are invalid\"), is told no, and ends with 0 as if it had not asked. The data of
-files is not looked at, nor are Merkle trees: -o verity=verify of mount does that. With a journal that was not replayed
-the file system is read as if it had been, and nothing is written.
+superblock that differs, an access control list that readers reject, an attribute's value that does not match its hash,
+a group descriptor that does not match its checksum (a mount answers EBADMSG for the inodes of that group, unless told
+otherwise by checksum=). The data of files is not looked at, nor are Merkle trees: -o verity=verify of mount does that.
+With a journal that was not replayed the file system is read as if it had been, and nothing is written. With a journal
+on another device there is no telling that all is sound: the code is 8 then, unless something else is damaged.
 
 --json prints one object: schema (\"lazaret.check/1\"), source, verdict (sound, damaged, unreadable), reason (only if
 unreadable), journal {transactions, blocks, revoked, fast_commits, fast_changes} (what is read from it), warnings
@@ -61,7 +62,8 @@ struct Outcome {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let options = arguments.origin.options()?;
+    let mut options = arguments.origin.options()?;
+    options.trust_descriptors = true;
     let outcome = match check(arguments, &options) {
         Ok(outcome) => outcome,
         // The object says it instead of a line on stderr.
@@ -115,6 +117,9 @@ fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
         outcome.counts = told.counts;
         if told.over {
             bar.finish_and_clear();
+            if summary.warnings.contains(Warnings::JOURNAL_ELSEWHERE) && !outcome.is_damaged() {
+                outcome.unreadable = Some("has its journal on another device: nobody can say what that holds".into());
+            }
             return Ok(outcome);
         }
     }
@@ -162,12 +167,15 @@ fn bar(arguments: &Arguments) -> ProgressBar {
 
 impl Outcome {
     fn verdict(&self) -> &'static str {
-        let listed = self.findings.iter().any(|finding| finding.severity == Severity::Damage);
         match &self.unreadable {
             Some(_) => "unreadable",
-            None if listed || self.counts.damage > 0 => "damaged",
+            None if self.is_damaged() => "damaged",
             None => "sound",
         }
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.counts.damage > 0 || self.findings.iter().any(|finding| finding.severity == Severity::Damage)
     }
 
     /// How many findings are counted and not listed.
@@ -193,6 +201,9 @@ impl Outcome {
         let notices = if notices > 0 { format!(", {notices} notices") } else { String::new() };
         let orphans = if orphans > 0 { format!(", {orphans} orphans") } else { String::new() };
         let verdict = self.verdict();
+        if let Some(reason) = &self.unreadable {
+            say(&format!("{source}: {reason}"));
+        }
         let _ = writeln!(
             text,
             "{source}: {verdict}: {damage} broken rules{notices}; {inodes} inodes, {directories} directories, {blocks} \

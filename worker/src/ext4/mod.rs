@@ -89,6 +89,8 @@ pub struct Filesystem {
 pub struct Settings {
     /// What a wrong checksum does.
     pub checksum: Checksum,
+    /// Whether a group descriptor is used whatever its checksum, as [`check::Check`] wants it.
+    pub trust_descriptors: bool,
     /// What is done about Merkle trees.
     pub verity: Verity,
     /// Where the superblock to be used lies, in units of 1 KiB; none for the primary one.
@@ -99,7 +101,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { checksum: Checksum::default(), verity: Verity::default(), superblock: None, memory: 64 << 20 }
+        Self {
+            checksum: Checksum::default(),
+            trust_descriptors: false,
+            verity: Verity::default(),
+            superblock: None,
+            memory: 64 << 20,
+        }
     }
 }
 

@@ -27,6 +27,7 @@ impl Filesystem {
         warnings.set(Warnings::NOT_CLEAN, primary && superblock.state & format::STATE_VALID == 0);
         warnings.set(Warnings::CHECKSUMS, self.verifier().failures() > 0);
         warnings.set(Warnings::ENCODING, superblock.encoding == Some(Encoding::Unknown));
+        warnings.set(Warnings::JOURNAL_ELSEWHERE, superblock.external_journal);
         warnings
     }
 

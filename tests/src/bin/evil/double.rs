@@ -16,6 +16,7 @@ pub(crate) fn main() -> ! {
     let start = Start {
         purpose: Purpose::Tool,
         checksum: Checksum::Strict,
+        trust_descriptors: false,
         verity: Verity::Ignore,
         superblock: None,
         special: Special::Show,

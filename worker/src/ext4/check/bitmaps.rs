@@ -27,7 +27,11 @@ impl Check<'_> {
         let blocks = used.saturating_mul(self.clusters.ratio());
         self.findings.counts.blocks = self.findings.counts.blocks.saturating_add(blocks);
         // What is wrong with a descriptor was told before.
-        if let (Ok(_), Ok(raw)) = (self.fs.group(group), self.fs.raw_group(group)) {
+        if let (Ok(_), Ok((mut raw, matches))) = (self.fs.group(group), self.fs.stored_group(group)) {
+            if !matches {
+                // That a bitmap was never written is believed of a descriptor that matches its checksum.
+                raw.bg_flags.set(raw.bg_flags.get() & !(BLOCKS_UNINIT | INODES_UNINIT));
+            }
             self.block_bitmap(group, &raw, used)?;
             self.inode_bitmap(group, &raw)?;
         }

@@ -12,7 +12,7 @@ use crate::ext4::checksum::crc32c;
 use crate::ext4::dir;
 use crate::ext4::name::Naming;
 use crate::ext4::record::{Record, Records, is_name};
-use crate::ext4::units::{InodeNumber, LogicalBlock};
+use crate::ext4::units::{InodeNumber, LogicalBlock, usize_from};
 use crate::ext4::{Block, Inode, InodeFlags};
 
 /// What is kept of a directory.
@@ -196,11 +196,20 @@ impl Check<'_> {
         Ok(true)
     }
 
+    /// Whether the descriptor of its group says that this inode was never written.
+    fn is_said_unused(&self, number: InodeNumber) -> bool {
+        let group = number.value().saturating_sub(1).checked_div(self.fs.superblock().inodes_per_group);
+        group.and_then(|group| self.unused_from.get(usize_from(group))).is_some_and(|&first| number.value() >= first)
+    }
+
     /// What an entry names.
     fn hold_named(&mut self, directory: &Inode, number: InodeNumber, record: &Record<'_>, position: u64, place: Place) {
         let superblock = self.fs.superblock();
         let reserved = number != InodeNumber::ROOT && number.value() < superblock.first_inode;
         let typed = superblock.incompat.contains(Incompat::FILETYPE);
+        if self.is_said_unused(number) {
+            self.findings.damage(Rule::DirectoryEntryInUse, place);
+        }
         let file_type = match self.inodes.find(number).filter(|seen| !reserved && seen.role != Role::Free) {
             Some(seen) if seen.role != Role::Value => {
                 seen.named = seen.named.saturating_add(1);

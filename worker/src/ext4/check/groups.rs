@@ -32,13 +32,18 @@ impl Check<'_> {
             let group = GroupNumber(number);
             let begin = superblock.first_block(group).0;
             ranges.push((begin, begin.saturating_add(group::base_blocks(superblock, group))));
-            match self.fs.group(group).and_then(|_| self.fs.raw_group(group)) {
-                Ok(raw) => {
+            match self.fs.group(group).and_then(|_| self.fs.stored_group(group)) {
+                Ok((raw, matches)) => {
+                    // e2fsck -n asks, and goes on as if it had not.
+                    if !matches {
+                        self.findings.notice(Rule::GroupChecksum, Place::GroupDescriptor(number));
+                    }
+                    self.hold_without_checksums(group, &raw);
                     let located = Located::of(superblock, &raw);
                     let structures = structures(superblock, &located);
                     hold_group(&mut self.findings, superblock, group, &raw, &located, &structures);
                     ranges.extend(structures);
-                    if has_flag(self.fs, &raw, BLOCKS_UNINIT) {
+                    if matches && has_flag(self.fs, &raw, BLOCKS_UNINIT) {
                         implied.try_reserve(structures.len()).map_err(|_| Error::OutOfMemory)?;
                         implied.extend(structures);
                     }
@@ -65,6 +70,25 @@ impl Check<'_> {
         self.journal()?;
         self.spend(superblock.groups.into());
         Ok(true)
+    }
+
+    /// Without checksums nothing is unused until it is written. A descriptor that says so all the same is like one with
+    /// a wrong checksum, but that no name may lead to what it calls unused.
+    fn hold_without_checksums(&mut self, group: GroupNumber, raw: &format::GroupDescriptor) {
+        let superblock = self.fs.superblock();
+        let flagged = raw.bg_flags.get() & (INODES_UNINIT | BLOCKS_UNINIT) != 0;
+        let unused = stored_unused(superblock, raw);
+        if Kind::of(superblock.ro_compat) != Kind::None || (!flagged && unused == 0) {
+            return;
+        }
+        self.findings.notice(Rule::GroupUnusedInodes, Place::GroupDescriptor(group.0));
+        let per_group = superblock.inodes_per_group;
+        let unused = if raw.bg_flags.get() & INODES_UNINIT != 0 { per_group } else { unused };
+        // As e2fsck counts it: a number that is too high takes the groups before with it, but for those before the first.
+        let behind = group.0.saturating_add(1).saturating_mul(per_group).saturating_add(1);
+        if let (Some(first), Some(slot)) = (behind.checked_sub(unused), self.unused_from.get_mut(usize_from(group.0))) {
+            *slot = first;
+        }
     }
 
     /// What the superblock says and no reader needs.
@@ -196,6 +220,11 @@ pub(super) fn unused_inodes(superblock: &Superblock, raw: &format::GroupDescript
     if raw.bg_flags.get() & INODES_UNINIT != 0 {
         return superblock.inodes_per_group;
     }
+    stored_unused(superblock, raw)
+}
+
+/// The same number as it is stored.
+fn stored_unused(superblock: &Superblock, raw: &format::GroupDescriptor) -> u32 {
     wide(superblock, raw.bg_itable_unused_lo.get(), raw.bg_itable_unused_hi.get())
 }
 

@@ -80,6 +80,8 @@ pub struct Check<'a> {
     /// Structures of groups lie one upon the other; then the tables that were looked at.
     overlapping: bool,
     scanned: Clusters,
+    /// In each group, the first inode that no name may lead to. All but a few may be named.
+    unused_from: Vec<u32>,
     /// The clusters of each group that are the file system's own.
     own_clusters: Vec<u32>,
     /// The directories of each group.
@@ -168,8 +170,9 @@ impl<'a> Check<'a> {
             overlapping: false,
             scanned: Clusters::new(superblock)?,
             inodes: Inodes::new(superblock)?,
-            own_clusters: zeros(superblock.groups)?,
-            group_directories: zeros(superblock.groups)?,
+            unused_from: all(superblock.groups, u32::MAX)?,
+            own_clusters: all(superblock.groups, 0)?,
+            group_directories: all(superblock.groups, 0)?,
             directories: Vec::new(),
             attribute_blocks: Vec::new(),
             value_inodes: Vec::new(),
@@ -247,11 +250,11 @@ fn push<T>(vector: &mut Vec<T>, element: T) -> Result<()> {
     Ok(())
 }
 
-/// So many zeros, if there is memory for them.
-fn zeros(count: u32) -> Result<Vec<u32>> {
+/// So many of the same number, if there is memory for them.
+fn all(count: u32, number: u32) -> Result<Vec<u32>> {
     let count = usize::try_from(count).map_err(|_| Error::OutOfMemory)?;
     let mut vector = Vec::new();
     vector.try_reserve_exact(count).map_err(|_| Error::OutOfMemory)?;
-    vector.resize(count, 0);
+    vector.resize(count, number);
     Ok(vector)
 }
