@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::signal::Signals;
 use crate::worker::Worker;
 use crate::{layout, refusal};
-use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Purpose, Range, Refusal, Summary};
+use lazaret_policy::message::{Answer, Ask, Attributes, Entry, Mapped, MappedKind, Purpose, Range, Refusal, Summary};
 use rustix::io::Errno;
 
 /// The root directory's inode.
@@ -200,6 +200,36 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// How a file lies on the device, in pieces that rise and do not overlap; neighbours of one kind that lie behind each
+    /// other are one. At most so many.
+    pub(crate) fn map(&mut self, inode: u32, most: usize) -> Result<Vec<Mapped>, Failure> {
+        let (mut all, mut offset, mut end) = (Vec::<Mapped>::new(), 0, 0);
+        loop {
+            let (pieces, next) = match self.ask(&Ask::Map { inode, offset })? {
+                Answer::Mapped { pieces, next } => (pieces, next),
+                other => return Err(failed(&other)),
+            };
+            for piece in pieces {
+                if piece.length == 0 || piece.offset < end {
+                    return Err(impossible());
+                }
+                end = piece.offset.checked_add(piece.length).ok_or_else(impossible)?;
+                match all.last_mut().filter(|last| goes_on(last, &piece)) {
+                    Some(last) => last.length += piece.length,
+                    None => all.push(piece),
+                }
+                if all.len() > most {
+                    return Err(Failure::new(Code::Unreadable, format!("lies in more than {most} pieces")).local());
+                }
+            }
+            match next {
+                None => return Ok(all),
+                Some(next) if next > offset && next >= end => offset = next,
+                Some(_) => return Err(impossible()),
+            }
+        }
+    }
+
     /// The inode of a name in a directory.
     pub(crate) fn find(&mut self, directory: u32, name: &[u8]) -> Result<u32, Failure> {
         if !is_name(name) {
@@ -244,6 +274,18 @@ impl<'a> Image<'a> {
     }
 }
 
+/// Whether a piece is where another ends, in the file and on the device.
+fn goes_on(last: &Mapped, next: &Mapped) -> bool {
+    let behind = |start: u64| start.checked_add(last.length);
+    last.offset.checked_add(last.length) == Some(next.offset)
+        && match (last.kind, next.kind) {
+            (MappedKind::Data(one), MappedKind::Data(other))
+            | (MappedKind::Unwritten(one), MappedKind::Unwritten(other)) => behind(one) == Some(other),
+            (MappedKind::Hole, MappedKind::Hole) => true,
+            _ => false,
+        }
+}
+
 fn impossible() -> Failure {
     Failure::mount("the worker listed what cannot be a directory or a file")
 }
@@ -267,6 +309,18 @@ mod tests {
     fn what_cannot_be_a_name_is_none() {
         assert!(is_name(b"a") && is_name(&[b'x'; 255]) && is_name(b"\xff\x1b"));
         assert!(!is_name(b"") && !is_name(&[b'x'; 256]) && !is_name(b"a/b") && !is_name(b"a\0"));
+    }
+
+    #[test]
+    fn pieces_that_lie_behind_each_other_are_one() {
+        let piece = |offset, kind| Mapped { offset, length: 4096, kind };
+        let first = piece(0, MappedKind::Data(8192));
+        assert!(goes_on(&first, &piece(4096, MappedKind::Data(12288))));
+        assert!(!goes_on(&first, &piece(4096, MappedKind::Data(16384))));
+        assert!(!goes_on(&first, &piece(8192, MappedKind::Data(12288))));
+        assert!(!goes_on(&first, &piece(4096, MappedKind::Unwritten(12288))));
+        assert!(goes_on(&piece(0, MappedKind::Hole), &piece(4096, MappedKind::Hole)));
+        assert!(!goes_on(&piece(0, MappedKind::Data(u64::MAX)), &piece(4096, MappedKind::Data(4095))));
     }
 
     #[test]

@@ -348,6 +348,13 @@ pub enum Ask {
         /// From where on, in bytes.
         offset: u64,
     },
+    /// How a file lies on the device.
+    Map {
+        /// The file.
+        inode: u32,
+        /// From where on, in bytes.
+        offset: u64,
+    },
 }
 
 /// What the worker answers a tool.
@@ -372,8 +379,45 @@ pub enum Answer {
         /// Where to go on; none at the end of the file.
         next: Option<u64>,
     },
+    /// How a file lies on the device: pieces of which each begins where the one before ended, at most
+    /// [`Mapped::MOST_AT_ONCE`]. Holes behind the end of the file are left out.
+    Mapped {
+        /// In order.
+        pieces: Vec<Mapped>,
+        /// Where to go on; none when nothing more is there.
+        next: Option<u64>,
+    },
     /// The object cannot be read: an error number as FUSE would have given it.
     Failed(i32),
+}
+
+/// A piece of a file, and where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapped {
+    /// Where it begins in the file, in bytes.
+    pub offset: u64,
+    /// Its length in bytes, never 0.
+    pub length: u64,
+    /// Where it lies.
+    pub kind: MappedKind,
+}
+
+/// Where a piece of a file lies. The numbers are bytes from the begin of the file system's device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MappedKind {
+    /// Data.
+    Data(u64),
+    /// Space that was never written to.
+    Unwritten(u64),
+    /// Nothing.
+    Hole,
+    /// Data within the inode.
+    Inline(u64),
+}
+
+impl Mapped {
+    /// The most pieces of one answer.
+    pub const MOST_AT_ONCE: usize = 4096;
 }
 
 /// How far a check has come, and what it has found since the last answer.

@@ -12,6 +12,7 @@
 //! - [`lazaret`]: the program under test, and mounts by it.
 //! - [`process`], [`leftover`]: what runs, and what must not be left.
 //! - [`strike`]: a start of the program that is killed or stopped at a system call, and a worker made to spin.
+//! - [`extents`]: where the kernel says that a file lies.
 //! - [`object`], [`compare`]: two mounts of one image, compared in everything.
 //! - [`evil_disk`]: a device that fails as it is told.
 //! - [`damage`]: an image damaged on purpose.
@@ -33,6 +34,7 @@ pub mod digest;
 pub mod disk;
 pub mod evil;
 pub mod evil_disk;
+pub mod extents;
 pub mod fill;
 pub mod heap;
 pub mod lazaret;

@@ -55,6 +55,7 @@ const UNSAFE: &[&str] = &[
     "tests/src/evil/call.rs",
     "tests/src/evil/host.rs",
     "tests/src/evil/probe.rs",
+    "tests/src/extents.rs",
     "tests/src/heap.rs",
     "tests/src/mapped.rs",
     "worker/src/device/mapping.rs",

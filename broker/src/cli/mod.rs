@@ -10,6 +10,7 @@ mod helper;
 mod info;
 mod listing;
 mod ls;
+mod map;
 mod mount;
 mod origin;
 mod output;
@@ -44,6 +45,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Print files of an image
     Cat(cat::Arguments),
+    /// Tell where on the device the bytes of a file lie
+    Map(map::Arguments),
     /// Extract files of an image into a directory or an archive
     Extract(extract::Arguments),
     /// Tell whether a file system is sound, and what is damaged
@@ -92,6 +95,7 @@ impl Command {
             Self::Info(arguments) => info::run(arguments),
             Self::Ls(arguments) => ls::run(arguments),
             Self::Cat(arguments) => cat::run(arguments),
+            Self::Map(arguments) => map::run(arguments),
             Self::Extract(arguments) => extract::run(arguments),
             Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),

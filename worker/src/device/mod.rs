@@ -57,6 +57,16 @@ impl Device {
         self.overlay.own(block_size, blocks);
     }
 
+    /// Whether any block is read elsewhere than where it lies.
+    pub fn has_substitutes(&self) -> bool {
+        !self.overlay.is_empty()
+    }
+
+    /// Whether a byte of this range is read elsewhere than where it lies.
+    pub fn is_substituted(&self, offset: u64, length: u64) -> bool {
+        !self.overlay.within(offset..offset.saturating_add(length)).is_empty()
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> u64 {
         match &self.source {

@@ -195,8 +195,8 @@ fn is_roomy(header: &format::ExtentHeader, rest: &[u8]) -> bool {
 fn run(entry: &Entry, at: u64) -> Option<Run> {
     let within = at.checked_sub(entry.first.into())?;
     let blocks = u64::from(entry.length).checked_sub(within).filter(|&blocks| blocks > 0)?;
-    let kind =
-        if entry.unwritten { RunKind::Unwritten } else { RunKind::Data(BlockNumber(entry.start.checked_add(within)?)) };
+    let start = BlockNumber(entry.start.checked_add(within)?);
+    let kind = if entry.unwritten { RunKind::Unwritten(start) } else { RunKind::Data(start) };
     Some(Run { blocks, kind })
 }
 

@@ -33,8 +33,8 @@ pub struct Mapping {
 pub enum MappingKind {
     /// Data, in one piece, from this byte of the device on.
     Data(ByteOffset),
-    /// Space is taken, but nothing was ever written to it: it reads as zeros.
-    Unwritten,
+    /// Space is taken from this byte of the device on, but nothing was ever written to it: it reads as zeros.
+    Unwritten(ByteOffset),
     /// Nothing: it reads as zeros.
     Hole,
     /// Data within the inode: it is on the device, but not in blocks of its own.
@@ -54,7 +54,7 @@ pub(super) struct Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RunKind {
     Data(BlockNumber),
-    Unwritten,
+    Unwritten(BlockNumber),
     Hole,
 }
 
@@ -83,9 +83,21 @@ impl RunKind {
     /// Whether another run, so many blocks further on, goes on with this one.
     fn goes_on(self, blocks: u64, next: Self) -> bool {
         match (self, next) {
-            (Self::Data(here), Self::Data(there)) => here.0.checked_add(blocks) == Some(there.0),
-            (Self::Unwritten, Self::Unwritten) | (Self::Hole, Self::Hole) => true,
+            (Self::Data(here), Self::Data(there)) | (Self::Unwritten(here), Self::Unwritten(there)) => {
+                here.0.checked_add(blocks) == Some(there.0)
+            }
+            (Self::Hole, Self::Hole) => true,
             _ => false,
+        }
+    }
+
+    /// The same, so many blocks further on.
+    pub(super) fn advanced(self, blocks: u64) -> Self {
+        let further = |start: BlockNumber| BlockNumber(start.0.saturating_add(blocks));
+        match self {
+            Self::Data(start) => Self::Data(further(start)),
+            Self::Unwritten(start) => Self::Unwritten(further(start)),
+            Self::Hole => Self::Hole,
         }
     }
 }
@@ -128,19 +140,20 @@ impl Filesystem {
         // No block lies beyond the last that can be counted: from there on is a hole without end.
         let to_the_end = u64::from(first.0).saturating_add(run.blocks) > u64::from(u32::MAX);
         let length = if to_the_end && run.kind == RunKind::Hole { length } else { length.min(bytes) };
+        let place = |block| {
+            let start = size.byte_offset(block).and_then(|start| start.0.checked_add(within));
+            start.map(ByteOffset).ok_or(Error::Invalid)
+        };
         let kind = match run.kind {
-            RunKind::Unwritten => MappingKind::Unwritten,
+            RunKind::Unwritten(block) => MappingKind::Unwritten(place(block)?),
             RunKind::Hole => MappingKind::Hole,
-            RunKind::Data(block) => {
-                let start = size.byte_offset(block).and_then(|start| start.0.checked_add(within));
-                MappingKind::Data(ByteOffset(start.ok_or(Error::Invalid)?))
-            }
+            RunKind::Data(block) => MappingKind::Data(place(block)?),
         };
         Ok(Mapping { offset, length, kind })
     }
 
-    /// The longest that a file can be whose map is of this inode's kind: `s_maxbytes` and its like for block maps.
-    pub(super) fn longest(&self, inode: &Inode) -> u64 {
+    /// The longest that a file can be whose map is of this inode's kind: `s_maxbytes` and its like for block maps. Bytes.
+    pub fn longest(&self, inode: &Inode) -> u64 {
         let size = self.superblock().block_size;
         let blocks = if inode.flags.contains(InodeFlags::EXTENTS) {
             u32::MAX.into()
@@ -148,6 +161,11 @@ impl Filesystem {
             indirect::reach(size).min(u32::MAX.into())
         };
         size.bytes_of(blocks).unwrap_or(u64::MAX)
+    }
+
+    /// The longest that any file can be: `s_maxbytes`. Bytes.
+    pub fn longest_of_all(&self) -> u64 {
+        self.superblock().block_size.bytes_of(u32::MAX.into()).unwrap_or(u64::MAX)
     }
 
     fn joined(&self, inode: &Inode, first: LogicalBlock, wanted: u64, budget: &mut Budget) -> Result<Run> {

@@ -33,6 +33,7 @@ mod inline;
 pub mod inode;
 mod journal;
 pub mod map;
+mod mappings;
 mod merkle;
 mod name;
 mod record;
@@ -253,7 +254,7 @@ impl Filesystem {
                 .ok_or(Error::Invalid)?;
             match mapping.kind {
                 MappingKind::Data(start) => self.device.read_at(start.0, part)?,
-                MappingKind::Unwritten | MappingKind::Hole => part.fill(0),
+                MappingKind::Unwritten(_) | MappingKind::Hole => part.fill(0),
                 MappingKind::Inline => self.inline(inode)?.copy(at, part),
             }
             at = at.saturating_add(mapping.length);

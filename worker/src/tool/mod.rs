@@ -5,6 +5,7 @@
 
 mod check;
 mod gather;
+mod map;
 mod scan;
 
 use crate::error::{Error, Result};
@@ -55,6 +56,7 @@ fn answer(filesystem: &Filesystem, ask: &Ask) -> Result<Answer> {
         }
         Ask::Link(number) => Ok(Answer::Bytes(filesystem.read_link(&inode(number)?)?)),
         Ask::Runs { inode: number, offset } => gather::runs(filesystem, &inode(number)?, offset),
+        Ask::Map { inode: number, offset } => map::map(filesystem, &inode(number)?, offset),
         // It goes on from question to question, and the others do not.
         Ask::Check => Err(Error::Invalid),
         // It has no errors but those of its inodes.

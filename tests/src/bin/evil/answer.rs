@@ -59,6 +59,7 @@ fn honest(ask: &Ask) -> Answer {
         // Nothing, where something was asked for.
         Ask::Gather { .. } => Answer::Gathered(vec![]),
         Ask::Runs { .. } => Answer::Runs { runs: vec![], next: None },
+        Ask::Map { .. } => Answer::Mapped { pieces: vec![], next: None },
         Ask::Check => Answer::Check(Checked { done: 1, total: 1, over: true, ..Checked::default() }),
     }
 }

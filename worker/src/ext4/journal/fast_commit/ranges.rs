@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::ext4::map::{Run, RunKind};
-use crate::ext4::units::{BlockNumber, InodeNumber, LogicalBlock};
+use crate::ext4::units::{InodeNumber, LogicalBlock};
 
 /// What fast commits changed of where data is.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl Ranges {
         {
             self.0.remove(&begin);
             if stop > end {
-                self.0.insert(end, (stop, advanced(old, end.saturating_sub(begin))));
+                self.0.insert(end, (stop, old.advanced(end.saturating_sub(begin))));
             }
             if begin < first {
                 self.0.insert(begin, (first, old));
@@ -80,7 +80,7 @@ impl Ranges {
     fn at(&self, block: u64) -> Change {
         match self.0.range(..=block).next_back() {
             Some((begin, &(stop, kind))) if stop > block => {
-                let kind = advanced(kind, block.saturating_sub(*begin));
+                let kind = kind.advanced(block.saturating_sub(*begin));
                 Change::To(Run { blocks: stop.saturating_sub(block), kind })
             }
             _ => {
@@ -91,17 +91,10 @@ impl Ranges {
     }
 }
 
-/// The same, so many blocks further on.
-fn advanced(kind: RunKind, blocks: u64) -> RunKind {
-    match kind {
-        RunKind::Data(start) => RunKind::Data(BlockNumber(start.0.saturating_add(blocks))),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ext4::units::BlockNumber;
 
     /// Every way in which two ranges can lie to each other, against an array of blocks.
     #[test]
@@ -109,17 +102,18 @@ mod tests {
         for (a, b, c, d) in (0..4096).map(|n| (n & 7, n >> 3 & 7, n >> 6 & 7, n >> 9)) {
             let mut ranges = Ranges::default();
             let mut blocks = [None; 8];
-            let steps = [(a, b, RunKind::Data(BlockNumber(100))), (c, d, RunKind::Hole), (b, c, RunKind::Unwritten)];
+            let unwritten = RunKind::Unwritten(BlockNumber(200));
+            let steps = [(a, b, RunKind::Data(BlockNumber(100))), (c, d, RunKind::Hole), (b, c, unwritten)];
             for (first, end, kind) in steps {
                 ranges.set(first, end, kind);
                 for block in first..end.max(first) {
-                    blocks[block as usize] = Some(advanced(kind, block - first));
+                    blocks[block as usize] = Some(kind.advanced(block - first));
                 }
             }
             for block in 0..8 {
                 match ranges.at(block) {
                     Change::To(run) => (0..run.blocks).for_each(|step| {
-                        assert_eq!(blocks[(block + step) as usize], Some(advanced(run.kind, step)));
+                        assert_eq!(blocks[(block + step) as usize], Some(run.kind.advanced(step)));
                     }),
                     Change::None(count) => {
                         (block..block.saturating_add(count).min(8))

@@ -109,7 +109,7 @@ impl<'a, 'b> Replay<'a, 'b> {
         let number = self.number(inode)?;
         self.fs.zone().check(number, start, length).map_err(|rule| Error::corrupt(rule, Place::Inode(inode)))?;
         let first = u64::from(extent.ee_block.get());
-        let kind = if unwritten { RunKind::Unwritten } else { RunKind::Data(start) };
+        let kind = if unwritten { RunKind::Unwritten(start) } else { RunKind::Data(start) };
         self.set_range(inode, first, first.saturating_add(length), kind)
     }
 
