@@ -239,9 +239,10 @@ fn make_detached(source: &Source, fuse: BorrowedFd<'_>, options: &Options) -> Re
     ];
     if options.blkdev {
         strings.push(("blksize", source.block().to_string()));
-        // The kernel opens the device by itself: not for writing.
-        fsconfig_set_flag(context.as_fd(), c"ro").map_err(refused)?;
     }
+    // Of the whole file system, not of this mount alone: on one that could be written to, the kernel asks for the times
+    // again behind everything that it reads; and of fuseblk it opens the device by itself, then not for writing.
+    fsconfig_set_flag(context.as_fd(), c"ro").map_err(refused)?;
     fsconfig_set_string(context.as_fd(), c"source", shown_source(source.path(), options.blkdev)?).map_err(refused)?;
     for (key, value) in strings {
         fsconfig_set_string(context.as_fd(), key, value).map_err(refused)?;

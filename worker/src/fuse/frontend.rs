@@ -351,8 +351,10 @@ impl fuser::Filesystem for Frontend {
         );
     }
 
+    /// There is nothing to write back. The first answer speaks for every file: the kernel asks no more, and a close
+    /// succeeds.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        reply.error(errno(&Error::NotServed));
     }
 
     refuse_to_write! {
