@@ -23,6 +23,7 @@ mod host;
 mod layout;
 mod log;
 mod meaning;
+mod medium;
 mod mount;
 mod mountinfo;
 mod options;

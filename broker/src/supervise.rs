@@ -1,4 +1,5 @@
-//! After the mount is there: waits for its end, and ends it when the worker goes silent or somebody asks.
+//! After the mount is there: waits for its end, and ends it when the worker goes silent, the medium is pulled out or
+//! somebody asks.
 //!
 //! What holds here: the broker never touches the mount it watches, so whatever the worker does, the broker goes on.
 //! First the connection is aborted, then the worker killed, then the mount detached. Clients of a silent worker are
@@ -7,6 +8,7 @@
 
 use crate::damage::Told;
 use crate::exit::Failure;
+use crate::medium::Medium;
 use crate::mount::Mount;
 use crate::signal::{Signals, wait};
 use crate::silence::{LOOK, Silence, threads};
@@ -24,11 +26,12 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 pub(crate) fn watch(
     mut worker: Worker<'_>,
     mut mount: Mount,
+    medium: &Medium,
     signals: &Signals,
     timeout: Duration,
     mut told: Told,
 ) -> Result<(), Failure> {
-    let how = until_the_end(&mut worker, &mut mount, signals, timeout, &mut told);
+    let how = until_the_end(&mut worker, &mut mount, medium, signals, timeout, &mut told);
     told.conclude();
     how
 }
@@ -36,13 +39,15 @@ pub(crate) fn watch(
 fn until_the_end(
     worker: &mut Worker<'_>,
     mount: &mut Mount,
+    medium: &Medium,
     signals: &Signals,
     timeout: Duration,
     told: &mut Told,
 ) -> Result<(), Failure> {
     let mut silence = Silence::new(timeout);
     loop {
-        let tick = mount.connection().is_seen().then(|| silence.tick().unwrap_or(LOOK));
+        let seen = mount.connection().is_seen() || medium.is_seen();
+        let tick = seen.then(|| silence.tick().unwrap_or(LOOK));
         let [ended, signal, report] = wait([worker.process().as_fd(), signals.as_fd(), worker.channel()], tick);
         if ended {
             let how = worker.reap(told);
@@ -66,6 +71,11 @@ fn until_the_end(
         if mount.connection().is_gone() && !ends_within(worker, GRACE) {
             end(worker, mount, told);
             return Err(Failure::mount("the worker outlived its mount and was ended"));
+        }
+        // Whatever is still in memory could be read on, and nobody would know that it is a ruin.
+        if medium.is_gone() {
+            end(worker, mount, told);
+            return Err(Failure::mount("the medium was pulled out, and the mount was ended"));
         }
         let pid = worker.process().pid();
         if silence.lasts(mount.connection().waiting(), || threads(pid)) {

@@ -7,6 +7,7 @@ use crate::escape::escaped;
 use crate::exit::{Failure, say, words};
 use crate::filter;
 use crate::layout;
+use crate::medium::Medium;
 use crate::mount::{Mount, Mountpoint};
 use crate::options::Options;
 use crate::refusal;
@@ -125,8 +126,9 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>
         let shown = std::io::stdout().write_all(text.as_bytes());
         shown.map_err(|error| Failure::system(format!("stdout: {}", words(error))))?;
     }
+    let medium = Medium::of(&*source);
     Ok(filter::install().and_then(|()| {
-        supervise::watch(worker, mount, &signals, options.timeout, Told::of(arguments.source.as_os_str()))
+        supervise::watch(worker, mount, &medium, &signals, options.timeout, Told::of(arguments.source.as_os_str()))
     }))
 }
 
