@@ -49,7 +49,7 @@ prove: tools
 	records=$$(mktemp) log=$$(mktemp)
 	trap 'rm -f "$$records" "$$log"' EXIT
 	tests=$$(grep -o 'tests/tests/[a-z_]*\.rs' SECURITY.md | sed 's,.*/\(.*\)\.rs,--test \1,' | sort -u)
-	LAZARET_PROVE=$$records LAZARET_KILLS=1000 LAZARET_CYCLES=1000 LAZARET_STALL=30 $(ALONE) cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
+	LAZARET_PROVE=$$records LAZARET_KILLS=1000 LAZARET_CYCLES=1000 LAZARET_PLUGS=200 LAZARET_STALL=30 $(ALONE) cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
 	    grep -B1 -A12 -e '^---- .*' -e '^error' "$$log" || true
 	cargo run --quiet $(PROFILE) --package lazaret-tests --bin prove -- "$$records"
 
@@ -90,7 +90,7 @@ lint:
 # What the tests call, and the Debian package that has it.
 TOOLS := mke2fs=e2fsprogs debugfs=e2fsprogs fusermount3=fuse3 strace=strace losetup=mount umount=mount \
          setpriv=util-linux unshare=util-linux script=bsdutils sfdisk=fdisk sgdisk=gdisk tar=tar cc=gcc \
-         getfattr=attr fsverity=fsverity
+         getfattr=attr fsverity=fsverity udevadm=udev systemd-analyze=systemd
 
 tools:
 	missing=

@@ -7,6 +7,7 @@
 //! A library for two: the program, and what makes its man pages and completions of the same command line.
 
 mod attest;
+mod automount;
 mod background;
 mod cli;
 mod connection;

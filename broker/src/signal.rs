@@ -35,6 +35,15 @@ impl Signals {
         poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
+    /// Takes one that has come: its number. For a program that one of them does not end.
+    pub(crate) fn take(&self) -> Option<i32> {
+        // A signalfd_siginfo(2), whose first word is the number.
+        let mut info = [0; 128];
+        let taken = rustix::io::read(&self.fd, &mut info[..]).is_ok_and(|count| count == info.len());
+        let word = info.first_chunk().filter(|_| taken)?;
+        Some(i32::from_ne_bytes(*word))
+    }
+
     /// An end on somebody's wish, if a signal has come.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.came() { Err(interrupted()) } else { Ok(()) }

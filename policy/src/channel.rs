@@ -72,6 +72,12 @@ impl Channel {
         Channel { end: End::Inherited(rustix::stdio::stdin()) }
     }
 
+    /// An end that was connected or accepted elsewhere. It takes no fds.
+    pub fn over(end: OwnedFd) -> Channel {
+        crate::limits::refuse_fds(end.as_fd());
+        Channel { end: End::Owned(end) }
+    }
+
     /// Sends one message with its fds.
     pub fn send<M: Message>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         if fds.len() != message.fds() {

@@ -14,6 +14,7 @@ pub mod gather;
 pub mod landlock;
 pub mod limits;
 pub mod message;
+pub mod notice;
 pub mod scan;
 pub mod seccomp;
 pub mod warning;

@@ -17,6 +17,7 @@
 //! - [`evil_disk`]: a device that fails as it is told.
 //! - [`damage`]: an image damaged on purpose.
 //! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
+//! - [`apart`], [`udev`], [`automount`]: a machine of our own, the real udevd on it, and the daemon with sticks to plug in.
 //! - [`bare`]: the program as nobody, where there is next to nothing.
 //! - [`disk`]: a whole disk with partitions, and damage to its table.
 //! - [`evil`]: a worker that is already lost, and what it tries.
@@ -25,6 +26,8 @@
 //! - [`superblock`]: changes one field of a superblock.
 //! - [`source`]: the source of the workspace, for rules that it must keep.
 
+pub mod apart;
+pub mod automount;
 pub mod bare;
 pub mod block;
 pub mod command;
@@ -51,6 +54,7 @@ pub mod requirement;
 pub mod source;
 pub mod strike;
 pub mod superblock;
+pub mod udev;
 pub mod walk;
 pub mod workshop;
 

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use libtest_mimic::{Completion, Failed, Trial};
+use libtest_mimic::{Completion, Conclusion, Failed, Trial};
 
 use crate::Result;
 use crate::prove::{self, Figures, Outcome};
@@ -24,6 +24,8 @@ pub enum Requirement {
     KernelExt4,
     /// A kernel of at least this version.
     Kernel(u32, u32),
+    /// Mounts, a network and a `/dev` of the test's own ([`crate::apart`]).
+    Apart,
     /// A program that is installed, by its name.
     Tool(&'static str),
 }
@@ -51,6 +53,7 @@ impl Requirement {
             Self::Kernel(major, minor) => {
                 (kernel_version() < (major, minor)).then(|| format!("needs Linux {major}.{minor} or later"))
             }
+            Self::Apart => (!crate::apart::is_entered()).then(|| "needs namespaces of its own (unshare)".to_owned()),
             Self::Tool(name) => find(name).is_none().then(|| format!("needs the program {name}")),
         }
     }
@@ -81,6 +84,15 @@ pub fn main(trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
     run(&libtest_mimic::Arguments::from_args(), trials)
 }
 
+/// The same, one test after the other, with something that lives as long as they do: a daemon that all of them need.
+pub fn main_in_turn_with<T>(kept: T, trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let conclusion = conclude(&arguments, trials);
+    drop(kept);
+    conclusion.exit()
+}
+
 /// The same, one test after the other: for tests that run a program in a copy of the mount namespace, where it would
 /// keep the mounts of others alive.
 pub fn main_in_turn(trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
@@ -90,11 +102,15 @@ pub fn main_in_turn(trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
 }
 
 fn run(arguments: &libtest_mimic::Arguments, trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> ! {
+    conclude(arguments, trials).exit()
+}
+
+fn conclude(arguments: &libtest_mimic::Arguments, trials: impl FnOnce(&Arc<Workshop>) -> Vec<Trial>) -> Conclusion {
     let workshop = Workshop::open().expect("a temporary directory");
     let trials = trials(&workshop);
     let conclusion = libtest_mimic::run(arguments, trials);
     drop(workshop);
-    conclusion.exit()
+    conclusion
 }
 
 /// A test that runs only where `needs` are met, in this workshop.

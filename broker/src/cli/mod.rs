@@ -1,5 +1,6 @@
 //! The command line: which words there are. Each command is a file beside this one.
 
+mod automount;
 mod cat;
 mod check;
 mod demo;
@@ -55,6 +56,8 @@ enum Command {
     Status(status::Arguments),
     /// Tell what this host offers, what is missing and what is known against its kernel
     Doctor(doctor::Arguments),
+    /// Mount what is plugged in by the rules of a policy, and take it away when it is pulled out
+    Automount(automount::Arguments),
     /// Mount a sample image, list it, show the worker's confinement, unmount
     Demo(demo::Arguments),
 }
@@ -100,6 +103,7 @@ impl Command {
             Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Doctor(arguments) => doctor::run(arguments),
+            Self::Automount(arguments) => automount::run(arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
     }
