@@ -37,7 +37,8 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// Whether a character beyond ASCII is invisible, breaks a line, or turns the direction of what follows.
-pub(crate) fn acts(letter: char) -> bool {
+#[must_use]
+pub fn acts(letter: char) -> bool {
     matches!(letter,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
         | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'

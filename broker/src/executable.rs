@@ -1,4 +1,4 @@
-//! The worker's executable: where it lies, and whether it may be started.
+//! The executables of the worker and of the agent: where they lie, and whether they may be started.
 //!
 //! What holds here: nothing in the environment names it; what anyone but root or the caller could have written is not
 //! executed; it is opened once, and what was checked is what is executed.
@@ -10,16 +10,13 @@ use rustix::process::getuid;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Opens the worker's executable. It lies beside the broker's or in libexec; nothing in the environment names it.
-pub(crate) fn open() -> Result<OwnedFd, Failure> {
+/// Opens the executable of this name. It lies beside the broker's or in libexec; nothing in the environment names it.
+pub(crate) fn open(name: &str) -> Result<OwnedFd, Failure> {
     let own = std::fs::read_link("/proc/self/exe")
         .map_err(|error| Failure::system(format!("/proc/self/exe cannot be read: {}", words(error))))?;
     let beside = own.parent().unwrap_or(Path::new("/"));
-    let places: [PathBuf; 3] = [
-        beside.join("lazaret-worker"),
-        beside.join("../libexec/lazaret/lazaret-worker"),
-        PathBuf::from("/usr/libexec/lazaret/lazaret-worker"),
-    ];
+    let places: [PathBuf; 3] =
+        [beside.join(name), beside.join("../libexec/lazaret").join(name), Path::new("/usr/libexec/lazaret").join(name)];
     for place in &places {
         match fs::open(place, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty()) {
             Ok(fd) => return check(&fd).map(|()| fd).map_err(|failure| failure.about(place)),
@@ -27,7 +24,7 @@ pub(crate) fn open() -> Result<OwnedFd, Failure> {
             Err(errno) => return Err(Failure::system(format!("cannot be opened: {}", words(errno))).about(place)),
         }
     }
-    Err(Failure::system("lazaret-worker is neither beside this program nor in /usr/libexec/lazaret"))
+    Err(Failure::system(format!("{name} is neither beside this program nor in /usr/libexec/lazaret")))
 }
 
 /// What anyone but root or the caller could have written is not executed with the caller's rights.

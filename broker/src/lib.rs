@@ -48,6 +48,7 @@ mod worker;
 use std::process::ExitCode;
 
 pub use cli::commands;
+pub use escape::acts;
 
 /// The program: does what the command line says, and says why where it does not.
 #[must_use]

@@ -74,7 +74,7 @@ pub(crate) fn disinherit() {
 
 /// Starts the worker with this as its standard input.
 pub(crate) fn spawn(channel: BorrowedFd<'_>) -> Result<(Process, Quarters), Failure> {
-    let executable = executable::open()?;
+    let executable = executable::open("lazaret-worker")?;
     let mut plan = Plan::new();
     loop {
         let (step, errno) = match attempt(&plan, channel, executable.as_fd()) {

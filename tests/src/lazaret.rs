@@ -30,7 +30,7 @@ pub fn install(directory: &Path) -> Result {
 /// Copies both programs from this folder.
 pub fn install_from(built: &Path, directory: &Path) -> Result {
     std::fs::create_dir_all(directory)?;
-    for name in ["lazaret", "lazaret-worker"].iter().filter(|name| built.join(name).is_file()) {
+    for name in ["lazaret", "lazaret-worker", "lazaret-agent"].iter().filter(|name| built.join(name).is_file()) {
         std::fs::copy(built.join(name), directory.join(name))?;
     }
     INSTALLED.set(directory.to_owned()).map_err(|_| "installed twice".into())

@@ -29,6 +29,7 @@ const RULES: &[Entry] = &[
     ("only its crate uses a library", uses_its_libraries, || {
         Source::new("broker/src/main.rs", "use landlock::Ruleset;\n")
     }),
+    ("only the agent speaks D-Bus", speaks_no_dbus, || Source::new("broker/src/mount.rs", "use zbus::Connection;\n")),
     ("unsafe stands only in the files that are named", has_unsafe_where_named, || {
         Source::new("worker/src/ext4/dir.rs", "fn f() { unsafe { g() } }\n")
     }),
@@ -80,6 +81,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("memmap2", &["worker"]),
     ("zerocopy", &["worker"]),
     ("talc", &["worker"]),
+    ("zbus", &["broker"]),
     ("lazaret_worker", &["worker", "tests"]),
     ("lazaret_policy", &["broker", "worker", "tests"]),
     ("lazaret_tests", &["tests"]),
@@ -131,6 +133,12 @@ fn uses_its_libraries(file: &Source) -> Option<String> {
     let used = |name: &str| !file.named_after(name).is_empty() || file.code.contains(&format!("extern crate {name}"));
     let found = foreign.map(|(name, _)| *name).find(|name| used(name));
     found.map(|found| format!("uses {found}, which is not for {package}"))
+}
+
+/// The agent is a program of its own: what is not named in a program is not linked into it.
+fn speaks_no_dbus(file: &Source) -> Option<String> {
+    let agent = file.path.starts_with("broker/src/agent/");
+    (!agent && !file.named_after("zbus").is_empty()).then(|| "uses zbus outside of the agent".to_owned())
 }
 
 fn has_unsafe_where_named(file: &Source) -> Option<String> {

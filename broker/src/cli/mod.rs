@@ -1,5 +1,6 @@
 //! The command line: which words there are. Each command is a file beside this one.
 
+mod agent;
 mod automount;
 mod cat;
 mod check;
@@ -58,6 +59,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Mount what is plugged in by the rules of a policy, and take it away when it is pulled out
     Automount(automount::Arguments),
+    /// Show what the daemon does with this user's sticks as notifications of the desktop
+    Agent(agent::Arguments),
     /// Mount a sample image, list it, show the worker's confinement, unmount
     Demo(demo::Arguments),
 }
@@ -104,6 +107,7 @@ impl Command {
             Self::Status(arguments) => status::run(arguments),
             Self::Doctor(arguments) => doctor::run(arguments),
             Self::Automount(arguments) => automount::run(arguments),
+            Self::Agent(agent::Arguments {}) => agent::run(),
             Self::Demo(arguments) => demo::run(arguments),
         }
     }
