@@ -3,6 +3,7 @@
 //! What holds here: the worker's own word is used only for what cannot be seen from outside (Landlock), and never
 //! alone; what can be seen and is wrong stops the mount.
 
+use crate::cgroup;
 use crate::exit::{Failure, words};
 use crate::options::Strictness;
 use crate::quarters::{Namespaces, Quarters};
@@ -54,6 +55,8 @@ pub(crate) struct Proof {
     pub fds: Option<BTreeMap<RawFd, Option<PathBuf>>>,
     /// The mounts it sees, and what lies in its root. `None`: not readable.
     pub root: Option<(usize, usize)>,
+    /// What limits its cgroup, besides its own limits.
+    pub cgroup: Vec<(&'static str, String)>,
     /// What it has said of itself. `None`: whoever looks has not heard it.
     pub layers: Option<Layers>,
 }
@@ -79,6 +82,7 @@ pub(crate) fn look(pid: Pid, broker: Pid, stage: Stage, layers: Option<Layers>) 
         namespaces: Namespaces::NAMES.map(|(_, name)| (name, namespace(&place, &beside, name))).to_vec(),
         fds: fds(&place),
         root: root(&place),
+        cgroup: cgroup::limits_of(&place),
         layers,
     })
 }
@@ -283,6 +287,7 @@ mod tests {
             namespaces: Namespaces::NAMES.map(|(_, name)| (name, Some(("x:[1]".into(), true)))).to_vec(),
             fds: Some(fds),
             root: Some((1, 0)),
+            cgroup: vec![],
             layers: Some(Layers { landlock: 7, scopes: true, mdwe: true, ..Layers::default() }),
         }
     }

@@ -9,6 +9,7 @@
 mod attest;
 mod automount;
 mod background;
+mod cgroup;
 mod cli;
 mod connection;
 mod damage;

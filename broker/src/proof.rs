@@ -44,6 +44,9 @@ impl fmt::Display for Proof {
             shown.join(", ")
         });
         row("open fds", fds.unwrap_or_else(|| UNREADABLE.to_owned()))?;
+        let limits: Vec<String> =
+            self.cgroup.iter().map(|(name, value)| format!("{name} {}", escaped(value))).collect();
+        row("cgroup", if limits.is_empty() { "sets no limit".to_owned() } else { limits.join(", ") })?;
         row("system calls", self.calls())
     }
 }
@@ -82,6 +85,7 @@ impl Proof {
             "filters": filters,
             "empty_root": self.root.map(|root| root == (1, 0)),
             "fds": fds,
+            "cgroup": self.cgroup.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<_, _>>(),
         })
     }
 

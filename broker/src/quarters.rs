@@ -117,6 +117,11 @@ impl Plan {
         true
     }
 
+    /// After it could not be put into a cgroup with limits.
+    pub(crate) fn give_up_cgroup(&mut self, error: std::io::Error) {
+        self.given_up.push(format!("limits of a cgroup ({})", words(error)));
+    }
+
     /// After its uid could not be mapped. False if there is nothing left to give up.
     pub(crate) fn give_up_mapping(&mut self, error: &std::io::Error) -> bool {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::INVAL);

@@ -5,6 +5,7 @@
 //! that fails is reported to the broker as what it is; what the host refuses is given up by name and never silently.
 #![expect(unsafe_code, reason = "clone3, unshare, setgroups, close_range and execveat have no safe form")]
 
+use crate::cgroup::Cgroup;
 use crate::executable;
 use crate::exit::{Failure, words};
 use crate::process::Process;
@@ -60,6 +61,8 @@ const STEPS: [(Step, &str); 9] = [
 enum Refused {
     /// The namespaces.
     Clone(Errno),
+    /// The way into its cgroup.
+    Enter(std::io::Error),
     /// The maps of its user namespace.
     Map(std::io::Error),
     /// A step of the child.
@@ -72,15 +75,20 @@ pub(crate) fn disinherit() {
     let _ = close_range_on_exec();
 }
 
-/// Starts the worker with this as its standard input.
-pub(crate) fn spawn(channel: BorrowedFd<'_>) -> Result<(Process, Quarters), Failure> {
+/// Starts the worker with this as its standard input, in this group.
+pub(crate) fn spawn(channel: BorrowedFd<'_>, mut cgroup: Option<&Cgroup>) -> Result<(Process, Quarters), Failure> {
     let executable = executable::open("lazaret-worker")?;
     let mut plan = Plan::new();
     loop {
-        let (step, errno) = match attempt(&plan, channel, executable.as_fd()) {
+        let (step, errno) = match attempt(&plan, channel, executable.as_fd(), cgroup) {
             Ok(process) => return Ok((process, plan.quarters())),
             Err(Refused::Clone(errno)) if plan.narrow_namespaces(granted(plan.namespaces), errno) => continue,
             Err(Refused::Clone(errno)) => return Err(failed("a new process", errno.into())),
+            Err(Refused::Enter(error)) => {
+                cgroup = None;
+                plan.give_up_cgroup(error);
+                continue;
+            }
             Err(Refused::Map(error)) if plan.give_up_mapping(&error) => continue,
             Err(Refused::Map(error)) => return Err(failed("mapping its uid", error)),
             Err(Refused::Child(step, errno)) if plan.give_up(step, errno) => continue,
@@ -95,7 +103,12 @@ fn failed(step: &str, error: std::io::Error) -> Failure {
 }
 
 /// One attempt to start a worker as planned.
-fn attempt(plan: &Plan, channel: BorrowedFd<'_>, executable: BorrowedFd<'_>) -> Result<Process, Refused> {
+fn attempt(
+    plan: &Plan,
+    channel: BorrowedFd<'_>,
+    executable: BorrowedFd<'_>,
+    cgroup: Option<&Cgroup>,
+) -> Result<Process, Refused> {
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(Refused::Clone)?;
     let Some(process) = clone(plan.at_once()).map_err(Refused::Clone)? else {
@@ -107,6 +120,9 @@ fn attempt(plan: &Plan, channel: BorrowedFd<'_>, executable: BorrowedFd<'_>) -> 
         unsafe { libc::_exit(127) }
     };
     drop(theirs);
+    if let Some(cgroup) = cgroup {
+        cgroup.enter(process.pid()).map_err(Refused::Enter)?;
+    }
     if plan.namespaces.contains(Namespaces::USER) {
         write_maps(process.pid(), plan).map_err(Refused::Map)?;
     }

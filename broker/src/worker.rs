@@ -5,6 +5,7 @@
 //! it hands over, so that no copy stays with the broker.
 
 use crate::attest::{self, Proof, Stage};
+use crate::cgroup::{Cgroup, Limits};
 use crate::damage::Told;
 use crate::device::Source;
 use crate::exit::{Failure, say};
@@ -29,6 +30,8 @@ const START: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Worker<'a> {
     process: Process,
+    /// Behind the process: it can go when that has gone.
+    _cgroup: Option<Cgroup>,
     channel: Channel,
     quarters: Quarters,
     proof: Proof,
@@ -44,7 +47,8 @@ impl<'a> Worker<'a> {
     pub(crate) fn start(purpose: Purpose, options: &'a Options, signals: &'a Signals) -> Result<Self, Failure> {
         let (channel, theirs) =
             Channel::pair().map_err(|error| Failure::system(format!("no channel to a worker: {error}")))?;
-        let (mut process, quarters) = spawn::spawn(theirs.as_fd())?;
+        let cgroup = Cgroup::make(Limits { memory: options.memory, threads: options.threads });
+        let (mut process, quarters) = spawn::spawn(theirs.as_fd(), cgroup.as_ref())?;
         drop(theirs);
         let report = receive(&channel, &mut process, signals, START)?;
         let Report::Confined(layers) = report else { return Err(refused_or_unexpected(&report)) };
@@ -53,7 +57,7 @@ impl<'a> Worker<'a> {
         if !missing.is_empty() {
             say(&format!("this host confines the worker without: {}", missing.join(", ")));
         }
-        Ok(Self { process, channel, quarters, proof, purpose, options, signals, panicked: None })
+        Ok(Self { process, _cgroup: cgroup, channel, quarters, proof, purpose, options, signals, panicked: None })
     }
 
     /// Tells it what it is for, and hands over /dev/fuse where it serves a mount. No byte of the image is near yet.

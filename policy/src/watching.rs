@@ -5,7 +5,7 @@
 
 use crate::seccomp::{Answer::Allow, Condition, Row, row};
 use Condition::{Is, Lacks};
-use libc::{CLOCK_MONOTONIC, MNT_DETACH, O_ACCMODE, O_CREAT, O_TRUNC, P_PIDFD, PROT_EXEC, SIGKILL};
+use libc::{AT_REMOVEDIR, CLOCK_MONOTONIC, MNT_DETACH, O_ACCMODE, O_CREAT, O_TRUNC, P_PIDFD, PROT_EXEC, SIGKILL};
 
 const ALWAYS: &[Condition] = &[];
 const WRITING: u64 = (O_ACCMODE | O_CREAT | O_TRUNC) as u64;
@@ -13,6 +13,7 @@ const EXECUTABLE: u64 = PROT_EXEC as u64;
 const CLOCK: u64 = CLOCK_MONOTONIC as u64;
 const KILL: u64 = SIGKILL as u64;
 const DETACH: u64 = MNT_DETACH as u64;
+const DIRECTORY: u64 = AT_REMOVEDIR as u64;
 const BY_PIDFD: u64 = P_PIDFD as u64;
 
 /// While a mount is watched.
@@ -32,6 +33,7 @@ pub const WATCHING: &[Row] = &[
     row!(SYS_sigaltstack, ALWAYS, Allow, "end: std gives back the stack for signals"),
     row!(SYS_statx, ALWAYS, Allow, "know the own mount from another, without asking it"),
     row!(SYS_umount2, &[Is(1, DETACH)], Allow, "take the mount away"),
+    row!(SYS_unlinkat, &[Is(2, DIRECTORY)], Allow, "take the worker's cgroup away: a directory that is empty"),
     row!(SYS_waitid, &[Is(0, BY_PIDFD)], Allow, "reap the worker"),
     row!(
         SYS_write,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use lazaret_tests::command::eventually;
 use lazaret_tests::damage::Victim;
 use lazaret_tests::evil_disk::{EvilDisk, Fault};
 use lazaret_tests::fill::noise;
-use lazaret_tests::lazaret::Mount;
+use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::runs;
 use lazaret_tests::prove::Figures;
 use lazaret_tests::requirement::{self, MOUNTS, proof};
@@ -33,8 +33,62 @@ fn main() {
         vec![
             proof("P16", "a request too many gets ENOMEM and the worker lives", MOUNTS, workshop, out_of_memory),
             proof("P16", "every limit of the table stands in the kernel", MOUNTS, workshop, table),
+            proof("P16", "a process without limits is found", &[], workshop, no_table),
+            proof("P16", "a cgroup limits the worker where the host has one to give", MOUNTS, workshop, cgroup),
         ]
     })
+}
+
+/// The nearest group above our own, or that, whose groups can be limited.
+fn controlling_group() -> Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let tree = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let (Some(tree), Some(own)) = (tree, own) else { return Ok(None) };
+    let controls = |group: &&Path| {
+        let enabled = fs::read_to_string(group.join("cgroup.subtree_control")).unwrap_or_default();
+        enabled.split_whitespace().any(|name| ["memory", "pids", "cpu"].contains(&name))
+    };
+    Ok(Path::new(tree)
+        .join(own)
+        .ancestors()
+        .take_while(|group| group.starts_with(tree))
+        .find(controls)
+        .map(PathBuf::from))
+}
+
+/// The worker is in a group of its own with limits, which goes with it; without such a host it is where its broker is.
+fn cgroup(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("cgroup")?;
+    let mount = Mount::new(&workshop.image(recipe::default())?, &place.join("point"))?;
+    let group = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    let (worker, broker) = (group(mount.worker.pid)?, group(mount.broker.pid)?);
+    let status = lazaret::run(["status", "--json"])?.stdout;
+    let Some(parent) = controlling_group()? else {
+        assert_eq!(worker, broker, "a group that limits nothing");
+        mount.unmount(Duration::from_secs(1))?;
+        return Ok(vec![]);
+    };
+    let own = parent.join(format!("lazaret-{}", mount.broker.pid));
+    let held = fs::read_to_string(own.join("cgroup.procs"))?;
+    assert_eq!(held.trim(), mount.worker.pid.to_string(), "who is in {}", own.display());
+    let mut limits = vec![];
+    for (name, value) in [("memory.max", "268435456"), ("memory.swap.max", "0"), ("cpu.max", "200000 100000")] {
+        if let Ok(limit) = fs::read_to_string(own.join(name)) {
+            assert_eq!(limit.trim(), value, "{name}");
+            limits.push(name);
+        }
+    }
+    if let Ok(limit) = fs::read_to_string(own.join("pids.max")) {
+        assert!(limit.trim().parse::<u32>()? <= 18, "pids.max {limit}");
+        limits.push("pids.max");
+    }
+    assert!(!limits.is_empty() && status.contains(limits[limits.len() - 1]), "{limits:?} in {status}");
+    mount.unmount(Duration::from_secs(1))?;
+    assert!(!own.exists(), "{} is left", own.display());
+    leftover::nothing_of(&place)?;
+    Ok(vec![("limits of a cgroup", limits.len() as u64)])
 }
 
 /// The file as it should be.
@@ -110,15 +164,32 @@ const LIMITS: &[(&str, &str)] = &[
     ("Max realtime priority", "0"),
 ];
 
-fn table(workshop: &Workshop) -> Result<Figures> {
-    let place = workshop.directory("table")?;
-    let mount = Mount::new(&workshop.image(recipe::default())?, &place.join("point"))?;
-    let text = fs::read_to_string(format!("/proc/{}/limits", mount.worker.pid))?;
+/// The limits of a process that are not those of the table.
+fn not_limited(pid: u32) -> Result<Vec<&'static str>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let mut open = vec![];
     for (name, most) in LIMITS {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no limit {name}"))?;
         let seen: Vec<&str> = line.split_whitespace().take(2).collect();
-        assert_eq!(seen, [*most, *most], "{name}: {text}");
+        if seen != [*most, *most] {
+            open.push(*name);
+        }
     }
+    Ok(open)
+}
+
+/// The test of the next one: a process that was not limited is told from a worker.
+fn no_table(_: &Workshop) -> Result<Figures> {
+    let open = not_limited(std::process::id())?;
+    assert!(open.contains(&"Max open files") && open.contains(&"Max processes"), "we are not limited, but in {open:?}");
+    Ok(vec![("sabotages found", 1)])
+}
+
+fn table(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("table")?;
+    let mount = Mount::new(&workshop.image(recipe::default())?, &place.join("point"))?;
+    let open = not_limited(mount.worker.pid)?;
+    assert!(open.is_empty(), "not limited as the table says: {open:?}");
     let resident = || lazaret_tests::process::status(&mount.worker.pid.to_string(), "VmRSS");
     // Its threads: one for each of threads=, and those that started them.
     let (few, _) = eventually(Duration::from_secs(1), || {
