@@ -16,6 +16,8 @@ use rustix::io::Errno;
 pub(crate) const ROOT: u32 = 2;
 /// The most entries that are read of one directory.
 const ENTRIES: usize = 10_000_000;
+/// The most bytes that the entries of one directory take where they are kept.
+const KEPT: usize = 1 << 30;
 
 /// Starts a worker that opens the file system: the partition that is asked for, else the whole source, else its only
 /// partition with an ext file system. The source is limited to what was opened, or refused.
@@ -130,8 +132,12 @@ impl<'a> Image<'a> {
 
     /// The same, with `.` and `..` if `dots`.
     pub(crate) fn entries(&mut self, inode: u32, dots: bool) -> Result<Vec<Entry>, Failure> {
-        let mut all = vec![];
+        let (mut all, mut kept) = (vec![], 0);
         self.each(inode, true, &mut |entry| {
+            kept += size_of::<Entry>() + entry.name.len();
+            if kept > KEPT {
+                return Err(Failure::mount("has more entries than are kept at once (1 GiB)").local());
+            }
             if dots || entry.name != b"." && entry.name != b".." {
                 all.push(entry);
             }
