@@ -7,6 +7,7 @@ use crate::exit::{Code, Failure, refused, words};
 use lazaret_policy::message::Range;
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, ioctl_blksszget, major, minor, open, seek};
 use rustix::io::Errno;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ pub(crate) struct Source {
     range: Range,
     sector: Option<u32>,
     device: Option<(u32, u32)>,
+    sequence: Option<u64>,
     path: PathBuf,
 }
 
@@ -61,14 +63,15 @@ impl Source {
             length => {
                 let range = Range { offset: 0, length };
                 let sector = ioctl_blksszget(&fd).ok().filter(|sector| [512, 4096].contains(sector));
-                let device = kind == FileType::BlockDevice;
+                let device = (kind == FileType::BlockDevice).then(|| (major(status.st_rdev), minor(status.st_rdev)));
                 Ok(Self {
                     fd,
                     length,
                     range,
                     sector,
-                    device: device.then(|| (major(status.st_rdev), minor(status.st_rdev))),
-                    path: std::fs::canonicalize(path).unwrap_or_else(|_| path.into()),
+                    device,
+                    sequence: device.and_then(sequence),
+                    path: fs::canonicalize(path).unwrap_or_else(|_| path.into()),
                 })
             }
         }
@@ -101,6 +104,17 @@ impl Source {
         self.device
     }
 
+    /// Whether a block device still is the one that was opened: its number may be given to another, and another medium may
+    /// have come into the same drive.
+    pub(crate) fn check_same(&self) -> Result<(), Failure> {
+        let Some(device) = self.device else { return Ok(()) };
+        let number = fstat(&self.fd).map(|status| (major(status.st_rdev), minor(status.st_rdev)));
+        if number == Ok(device) && sequence(device) == self.sequence {
+            return Ok(());
+        }
+        Err(Failure::mount("was exchanged for another medium meanwhile").about(&self.path))
+    }
+
     /// Bytes of a block in which the kernel caches the device: as many as it has chosen when the device was opened, so that
     /// nothing that is cached has to go.
     pub(crate) fn block(&self) -> u64 {
@@ -128,6 +142,15 @@ impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// The number of a medium, which no other gets until the next boot (`BLKGETDISKSEQ`; Linux 5.15). A partition has that of
+/// its disk.
+fn sequence((major, minor): (u32, u32)) -> Option<u64> {
+    let place = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    ["diskseq", "../diskseq"]
+        .into_iter()
+        .find_map(|name| fs::read_to_string(place.join(name)).ok()?.trim().parse().ok())
 }
 
 /// What it is if it can be no source.
@@ -181,6 +204,7 @@ mod tests {
         }
         assert!(source.limit(Range { offset: u64::MAX, length: u64::MAX }).is_err());
         assert_eq!(source.whole(), Range { offset: 0, length: 4096 });
+        assert!(source.check_same().is_ok());
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub enum Fault {
     Gone,
     /// Other bytes each time.
     Noise,
+    /// Zeros, as if nothing were wrong.
+    Zeros,
     /// The bytes before the range and a page more, as if the file ended there.
     Short,
     /// No answer until the fault is over.
@@ -168,6 +170,11 @@ impl Disk {
                 for (place, byte) in (offset..).zip(&mut bytes).filter(|(place, _)| range.contains(place)) {
                     *byte = (script.random.below(256) as u8).wrapping_add(place as u8);
                 }
+                reply.data(&bytes);
+            }
+            Fault::Zeros => {
+                let hit = (offset..).zip(&mut bytes).filter(|(place, _)| script.range.contains(place));
+                hit.for_each(|(_, byte)| *byte = 0);
                 reply.data(&bytes);
             }
             Fault::Short => {

@@ -37,6 +37,7 @@ pub mod digest;
 pub mod disk;
 pub mod evil;
 pub mod evil_disk;
+pub mod exchange;
 pub mod extents;
 pub mod fill;
 pub mod heap;
@@ -55,6 +56,7 @@ pub mod source;
 pub mod strike;
 pub mod superblock;
 pub mod udev;
+pub mod unprivileged;
 pub mod walk;
 pub mod workshop;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lazaret_tests::command::{Finished, finish};
 use lazaret_tests::requirement::{self, MOUNTS, Requirement, trial};
 use lazaret_tests::workshop::Workshop;
-use lazaret_tests::{Result, digest, lazaret, leftover, recipe};
+use lazaret_tests::{Result, digest, lazaret, leftover, recipe, unprivileged};
 
 const UNPRIVILEGED: &[Requirement] =
     &[Requirement::Root, Requirement::Fuse, Requirement::Tool("fusermount3"), Requirement::Tool("setpriv")];
@@ -75,29 +75,11 @@ fn of_an_image(workshop: &Workshop) -> Result {
     empty(&place)
 }
 
-/// Runs a script in its own mount namespace with a /dev/fuse that all may open, then as nobody.
-fn unprivileged(place: &Path, words: &[&str], more: &[&Path]) -> Command {
-    unprivileged_after("", place, words, more)
-}
-
-/// The same after `first`, lines of a script.
-fn unprivileged_after(first: &str, place: &Path, words: &[&str], more: &[&Path]) -> Command {
-    let script = "set -e; place=$1; first=$2; shift 2
-        mount -t tmpfs none \"$place\"/dev
-        mknod -m 666 \"$place\"/dev/fuse c 10 229
-        mount --bind \"$place\"/dev/fuse /dev/fuse
-        eval \"$first\"
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(place).arg(first).args(words).args(more);
-    unshare
-}
-
 fn as_another_user(workshop: &Workshop) -> Result {
     let (place, temporary) = (place(workshop, "as-another-user")?, place(workshop, "as-another-user-tmp")?);
     fs::create_dir(place.join("dev"))?;
     let program = lazaret::broker();
-    let finished = demo(&mut unprivileged(&place, &[&program.to_string_lossy(), "demo"], &[]), &temporary)?;
+    let finished = demo(&mut unprivileged::command(&place, &[&program.to_string_lossy(), "demo"], &[]), &temporary)?;
     shown(&finished, PROOF)?;
     empty(&temporary)
 }
@@ -108,7 +90,7 @@ fn without_mount_table(workshop: &Workshop) -> Result {
     fs::create_dir(place.join("dev"))?;
     let (program, bare) = (lazaret::broker(), "mount -t tmpfs none /etc");
     let demo_words = [&*program.to_string_lossy(), "demo"];
-    let finished = demo(&mut unprivileged_after(bare, &place, &demo_words, &[]), &temporary)?;
+    let finished = demo(&mut unprivileged::command_after(bare, &place, &demo_words, &[]), &temporary)?;
     shown(&finished, PROOF)?;
     assert!(finished.stderr.contains("/etc/mtab: is missing"), "{finished:?}");
     empty(&temporary)
@@ -141,7 +123,8 @@ fn mount_as_another_user(workshop: &Workshop) -> Result {
         if grep -F \" $3 \" /proc/self/mountinfo; then exit 9; fi";
     let program = lazaret::broker();
     let more = [&program, &image, &point].map(PathBuf::as_path);
-    let finished = finish(&mut unprivileged(&place, &["sh", "-c", script, "sh"], &more), Duration::from_secs(60))?;
+    let finished =
+        finish(&mut unprivileged::command(&place, &["sh", "-c", script, "sh"], &more), Duration::from_secs(60))?;
     let expected = point.with_file_name("expected");
     fs::write(&expected, lazaret_tests::fill::noise(65536, 65536))?;
     assert_eq!(finished.code(), Some(0), "{finished:?}");

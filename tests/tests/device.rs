@@ -14,15 +14,19 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lazaret_tests::block::LoopDevice;
+use rustix::process::Signal;
+
+use lazaret_tests::block::{LoopDevice, unmount_now};
 use lazaret_tests::command::eventually;
 use lazaret_tests::damage::Victim;
 use lazaret_tests::evil_disk::{EvilDisk, Fault};
+use lazaret_tests::exchange::exchange;
 use lazaret_tests::fill::noise;
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{self, runs};
 use lazaret_tests::prove::Figures;
-use lazaret_tests::requirement::{self, MOUNTS, proof};
+use lazaret_tests::requirement::{self, MOUNTS, Requirement, proof};
+use lazaret_tests::strike::{Call, Struck, Whose};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, leftover, recipe};
 
@@ -40,6 +44,15 @@ const BEYOND: u64 = 2;
 /// What reading a part and what a visit of everything may take, in seconds, beside a stall.
 const READING: u64 = 20;
 const VISIT: u64 = 60;
+
+const STOPPED: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Fuse,
+    Requirement::Loop,
+    Requirement::KernelExt4,
+    Requirement::Tool("mke2fs"),
+    Requirement::Tool("strace"),
+];
 
 /// How long the device stalls, in seconds.
 fn stall_seconds() -> u64 {
@@ -75,11 +88,50 @@ fn main() {
     requirement::main(|workshop| {
         let kinds = [("a file", false), ("a block device", true)];
         let all = kinds.into_iter().flat_map(|(kind, block)| TESTS.iter().map(move |test| (kind, block, test)));
+        let found = proof("P6", "zeros without an error are found", MOUNTS, workshop, |workshop| {
+            one("zeros are found", zeros_are_found, false, workshop)?;
+            Ok(vec![("sabotages found", 1)])
+        });
+        let exchanged = proof("P6", "a medium that is exchanged at the start", STOPPED, workshop, exchanged);
         all.map(|(kind, block, (name, test))| {
             proof("P6", format!("{kind}: {name}"), MOUNTS, workshop, move |workshop| one(name, *test, block, workshop))
         })
+        .chain([found, exchanged])
         .collect()
     })
+}
+
+/// The broker is stopped where it hears that the worker is ready. Only where the medium stays the same is there a mount.
+fn exchanged(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("exchanged")?;
+    let image = workshop.copy(recipe::default(), &place)?;
+    let other = place.join("other");
+    fs::copy(&image, &other)?;
+    let ready = Call { name: "recvfrom", count: 4 };
+    for is_exchanged in [false, true] {
+        let device = LoopDevice::attach(&image, true)?;
+        let point = place.join(format!("point-{is_exchanged}"));
+        let mut struck = Struck::mount(device.path(), &point, ready, Whose::Broker, "SIGSTOP")?;
+        let (stopped, _) = eventually(Duration::from_secs(10), || struck.has_struck());
+        assert!(stopped && !leftover::is_mounted(&point), "the broker is not stopped before the mount");
+        if is_exchanged {
+            exchange(&device, &other)?;
+        }
+        let broker =
+            lazaret::processes_of(&point).into_iter().find(|one| process::is_executable(one, &lazaret::broker()));
+        process::signal(broker.ok_or("no broker")?.pid, Signal::CONT);
+        if is_exchanged {
+            struck.wait(Duration::from_secs(10))?;
+            assert!(!leftover::is_mounted(&point), "another medium than the one that was opened is mounted");
+        } else {
+            let (mounted, _) = eventually(Duration::from_secs(10), || leftover::is_mounted(&point));
+            assert!(mounted, "the same medium is not mounted");
+            unmount_now(&point)?;
+            struck.wait(Duration::from_secs(10))?;
+        }
+    }
+    leftover::nothing_of(&place)?;
+    Ok(vec![("exchanges refused", 1)])
 }
 
 fn one(name: &str, test: Test, block: bool, workshop: &Workshop) -> Result<Figures> {
@@ -203,6 +255,18 @@ fn errors(bench: &Bench) -> Result {
     }
     bench.disk.fault(Fault::None, 0..0)?;
     right(mount.path(), LONG, HIT, LENGTH)?;
+    bench.ends_well(mount)
+}
+
+/// The test of these tests: a disk that gives zeros for data is not taken for one that gives errors, nor for a sound one.
+fn zeros_are_found(bench: &Bench) -> Result {
+    let mount = bench.mount(60)?;
+    bench.disk.fault(Fault::Zeros, bench.hit.clone())?;
+    rest_is_right(mount.path())?;
+    let said = right_or_error(mount.path(), LONG, HIT, LENGTH);
+    assert!(said.is_err_and(|error| error.to_string().contains("without an error")), "nobody sees the zeros");
+    assert!(right(mount.path(), LONG, HIT, LENGTH).is_err(), "zeros are taken for data");
+    bench.disk.fault(Fault::None, 0..0)?;
     bench.ends_well(mount)
 }
 

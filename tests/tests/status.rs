@@ -2,6 +2,7 @@
 //! of an image or a path acts on a terminal.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -14,10 +15,14 @@ use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{self, kill, runs, signal};
 use lazaret_tests::requirement::{self, MOUNTS, Requirement, trial};
 use lazaret_tests::strike;
+use lazaret_tests::unprivileged::{self, NOBODY};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, leftover, recipe};
 
 const AS_NOBODY: &[Requirement] = &[Requirement::Root, Requirement::Fuse, Requirement::Tool("setpriv")];
+
+const BY_NOBODY: &[Requirement] =
+    &[Requirement::Root, Requirement::Fuse, Requirement::Tool("fusermount3"), Requirement::Tool("setpriv")];
 
 fn main() {
     requirement::main(|workshop| {
@@ -26,6 +31,7 @@ fn main() {
             trial("status hangs on no mount that hangs", MOUNTS, workshop, does_not_hang),
             trial("status tells a mount that nobody serves", MOUNTS, workshop, tells_the_dead),
             trial("status as another user says what it does not see", MOUNTS, workshop, as_nobody),
+            trial("status shows a user the own mount", BY_NOBODY, workshop, own_mount),
             trial("a name acts on no terminal", MOUNTS, workshop, escapes),
             trial("doctor as root", MOUNTS, workshop, doctor),
             trial("doctor as another user", AS_NOBODY, workshop, doctor_as_nobody),
@@ -137,6 +143,34 @@ fn as_nobody(workshop: &Workshop) -> Result {
     );
     assert_eq!(finished.code(), Some(0), "what is not seen is no fault: {finished:?}");
     mount.unmount(Duration::from_secs(1))?;
+    leftover::nothing_of(&place)
+}
+
+/// Who has mounted without any right sees that the own worker is confined, as far as the kernel shows it to its owner.
+fn own_mount(workshop: &Workshop) -> Result {
+    let (place, image) = (workshop.directory("own-mount")?, workshop.image(recipe::default())?);
+    let point = place.join("point");
+    for directory in [&place.join("dev"), &point] {
+        fs::create_dir(directory)?;
+    }
+    chown(&point, Some(NOBODY), Some(NOBODY))?;
+    let script = "\"$0\" mount \"$1\" \"$2\" && \"$0\" status --json; \"$0\" umount \"$2\"";
+    let program = lazaret::broker();
+    // As systemd mounts it: without, a user does not see which broker is whose.
+    let fusectl = "mount -t fusectl none /sys/fs/fuse/connections";
+    let words = ["sh", "-c", script];
+    let mut command = unprivileged::command_after(fusectl, &place, &words, &[&program, &image, &point]);
+    let finished = finish(&mut command, lazaret::PATIENCE)?;
+    let one = entry(&finished, &point)?;
+    assert_eq!((&one["state"], &one["confined"]), (&"served".into(), &true.into()), "{finished:?}");
+    assert_eq!(one["worker"]["uid"], NOBODY, "{one}");
+    for name in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        assert_eq!(one["worker"]["namespaces"][name]["own"], true, "{name}: {one}");
+    }
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(one["worker"]["capabilities"][set], "0000000000000000", "{set}: {one}");
+    }
+    assert_eq!((&one["worker"]["seccomp"], &one["worker"]["no_new_privs"]), (&2.into(), &true.into()), "{one}");
     leftover::nothing_of(&place)
 }
 

@@ -56,6 +56,7 @@ const UNSAFE: &[&str] = &[
     "tests/src/evil/call.rs",
     "tests/src/evil/host.rs",
     "tests/src/evil/probe.rs",
+    "tests/src/exchange.rs",
     "tests/src/extents.rs",
     "tests/src/heap.rs",
     "tests/src/mapped.rs",

@@ -117,6 +117,7 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>
         say(&format!("{}: {line}", escaped(arguments.source.as_os_str())));
     }
     signals.check()?;
+    source.check_same()?;
     mount.attach(&mountpoint)?;
     drop(mountpoint);
     let text = if arguments.proof { worker.proof().to_string() } else { String::new() };
