@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,8 @@ use rustix::process::Signal;
 use lazaret_tests::block::{KernelMount, unmount_now};
 use lazaret_tests::command::{eventually, wait};
 use lazaret_tests::compare::{Order, compare};
-use lazaret_tests::lazaret::Mount;
+use lazaret_tests::evil::host;
+use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{self, status};
 use lazaret_tests::prove::Figures;
 use lazaret_tests::requirement::{self, MOUNTS, Requirement, proof};
@@ -55,6 +57,7 @@ fn main() {
         let mut trials: Vec<_> = looks
             .map(|(name, look)| proof("P2", *name, MOUNTS, workshop, |workshop| on_a_mount(name, *look, workshop)))
             .collect();
+        trials.push(proof("P2", "a namespace that is missing is found", MOUNTS, workshop, missing_namespace));
         trials.push(proof("P3", "a whole image is read with the calls of the table", TRACED, workshop, traced));
         trials.push(proof("P3", "SECURITY.md shows the tables of the filters", &[], workshop, |_| {
             security_page().map(|()| vec![])
@@ -111,12 +114,51 @@ fn own_identity(mount: &Mount) -> Result {
     Ok(())
 }
 
-fn own_namespaces(mount: &Mount) -> Result {
+/// The namespaces that a worker shares with its broker or with us.
+fn shared_namespaces(worker: &process::Process, broker: &process::Process) -> Result<Vec<&'static str>> {
+    let mut shared = vec![];
     for name in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
-        let theirs = fs::read_link(proc(&mount.worker, &format!("ns/{name}")))?;
-        assert_ne!(theirs, fs::read_link(format!("/proc/self/ns/{name}"))?, "the {name} namespace is ours");
-        assert_ne!(theirs, fs::read_link(proc(&mount.broker, &format!("ns/{name}")))?, "{name} is the broker's");
+        let of = |process| fs::read_link(proc(process, &format!("ns/{name}")));
+        let theirs = of(worker)?;
+        if theirs == fs::read_link(format!("/proc/self/ns/{name}"))? || theirs == of(broker)? {
+            shared.push(name);
+        }
     }
+    Ok(shared)
+}
+
+/// The test of these tests: on a host that gives no network namespace it is found that the worker has none of its own.
+fn missing_namespace(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("missing-namespace")?;
+    let image = workshop.copy(recipe::default(), &place)?;
+    let point = place.join("point");
+    fs::create_dir(&point)?;
+    let mut command = host::command(lazaret::broker(), &[("net", 0)]);
+    command.arg("mount").arg("-f").arg(&image).arg(&point).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut broker = Running(command.spawn()?);
+    let serves = |one: &process::Process| {
+        process::is_executable(one, &lazaret::worker())
+            && status(&one.pid.to_string(), "Seccomp_filters").is_ok_and(|filters| {
+                filters.parse() == Ok(seccomp::filters(seccomp::STARTING) + seccomp::filters(seccomp::SERVING))
+            })
+    };
+    let mut worker = None;
+    eventually(Duration::from_secs(10), || {
+        worker = lazaret::processes_of(&place).into_iter().find(serves);
+        worker.is_some()
+    });
+    let worker = worker.ok_or("no worker serves where there is no network namespace")?;
+    let parent = process::one(worker.parent).ok_or("a worker without a broker")?;
+    assert_eq!(shared_namespaces(&worker, &parent)?, ["net"], "one namespace was left out");
+    process::signal(parent.pid, Signal::TERM);
+    let said = broker.end()?;
+    assert!(said.contains("without") && said.contains("net"), "the broker does not say what is missing: {said}");
+    leftover::nothing_of(&place)?;
+    Ok(vec![("sabotages found", 1)])
+}
+
+fn own_namespaces(mount: &Mount) -> Result {
+    assert_eq!(shared_namespaces(&mount.worker, &mount.broker)?, [""; 0], "shared with the broker, or with us");
     let levels = status(&mount.worker.pid.to_string(), "NSpid")?;
     assert_eq!(levels.split_whitespace().last(), Some("1"), "it sees itself as another pid: {levels}");
     Ok(())
@@ -225,6 +267,26 @@ fn broker_is_filtered(mount: &Mount) -> Result {
     let held = descriptors(&mount.broker)?;
     assert!(held.values().all(|file| file != "/dev/fuse"), "the broker holds /dev/fuse: {held:?}");
     Ok(())
+}
+
+/// A broker in the foreground, ended whatever happens.
+struct Running(Child);
+
+impl Running {
+    /// Waits for its end, and gives what it said.
+    fn end(&mut self) -> Result<String> {
+        wait(&mut self.0, Duration::from_secs(10))?;
+        let mut said = String::new();
+        self.0.stderr.take().ok_or("no stderr")?.read_to_string(&mut said)?;
+        Ok(said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// strace on a process, ended whatever happens.

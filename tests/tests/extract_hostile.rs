@@ -33,6 +33,7 @@ fn main() {
             proof("P18", "links that lie in the target", BARE, workshop, |workshop| {
                 counted(target_with_links(workshop))
             }),
+            proof("P18", "what is led out is found", BARE, workshop, led_out),
         ];
         let lies = LIES.iter().map(|lie| {
             proof("P18", format!("a worker's lie: {}", lie.what), BARE, workshop, |workshop| {
@@ -123,6 +124,21 @@ impl Scene {
         leftover::nothing_of(&self.place)?;
         Ok(fs::remove_dir_all(&self.place)?)
     }
+}
+
+/// The test of these tests: a program that writes beside its target is seen to have done so.
+fn led_out(workshop: &Workshop) -> Result<Figures> {
+    let mut scene = Scene::new(workshop, "led out")?;
+    scene.fill(|tree| Ok(fs::write(tree.join("good"), "good")?))?;
+    let careless = scene.place.join("careless");
+    fs::write(&careless, "#!/bin/sh\necho 'it is silent' >\"$4/../outside/canary\"\n")?;
+    fs::set_permissions(&careless, fs::Permissions::from_mode(0o755))?;
+    match scene.extract(&careless, &[]) {
+        Err(error) if error.to_string().contains("and is") => {}
+        other => return Err(format!("nobody sees what was written outside: {other:?}").into()),
+    }
+    scene.over()?;
+    Ok(vec![("sabotages found", 1)])
 }
 
 fn names(workshop: &Workshop) -> Result {

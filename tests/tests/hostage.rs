@@ -41,6 +41,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a spinning worker frees its clients in time", |image, point| silent(image, point, &strike::make_spin)),
     ("a worker that pretends to work is ended by the kernel", pretending),
     ("a client of a silent worker is killed and its worker ended in time", killed_client),
+    ("a broker that waits too long is found", too_patient),
     ("a stopped worker does not hold up SIGTERM to the broker", terminated),
     ("umount of a silent worker's mount ends in time", unmounted),
     ("a worker that is slow is not taken for silent", slow),
@@ -125,6 +126,19 @@ fn silent(image: &Path, point: &Path, silence: &dyn Fn(u32) -> Result) -> Result
     gone(&mount)?;
     println!("the last of {} clients was freed after {longest:?}, timeout={TIMEOUT}", ASKS.len());
     Ok(vec![("clients freed", ASKS.len() as u64)])
+}
+
+/// The test of these tests: a broker that was granted more frees its clients, and later than they may be.
+fn too_patient(image: &Path, point: &Path) -> Result<Figures> {
+    let mount = Mount::with(image, point, &format!("timeout={}", TIMEOUT + BEYOND + 2))?;
+    strike::stop(mount.worker.pid)?;
+    let freed = all_freed(&ask_all(point));
+    kill(mount.worker.pid);
+    gone(&mount)?;
+    match freed {
+        Err(error) if error.to_string().contains("was freed after") => Ok(vec![("sabotages found", 1)]),
+        other => Err(format!("nobody sees that clients are kept too long: {other:?}").into()),
+    }
 }
 
 /// Such a worker makes progress by all that can be seen from outside, so its broker waits. The kernel looks at its requests

@@ -97,10 +97,31 @@ fn main() {
     requirement::main_in_turn(|workshop| {
         vec![
             proof("P15", "killed at each step of a start", NEEDS, workshop, at_each_step),
+            proof("P15", "what is left behind is found", NEEDS, workshop, left_is_found),
             proof("P15", "killed at any moment under load", NEEDS, workshop, at_any_moment),
             proof("P15", "mounts that come and go leave nothing and nothing grows", NEEDS, workshop, come_and_go),
         ]
     })
+}
+
+/// The test of these tests: a mount, a process and a loop device that are left are each named.
+fn left_is_found(workshop: &Workshop) -> Result<Figures> {
+    let place = workshop.directory("left")?;
+    let image = workshop.copy(recipe::default(), &place)?;
+    let named = |words: &str| match leftover::nothing_of(&place) {
+        Err(error) if error.to_string().contains(words) => Ok(()),
+        other => Err(format!("{words} is left, and what is said is {other:?}")),
+    };
+    let mount = Mount::new(&image, &place.join("point"))?;
+    named("a mount at")?;
+    named(&format!("pid: {}", mount.worker.pid))?;
+    mount.unmount(Duration::from_secs(1))?;
+    leftover::nothing_of(&place)?;
+    let device = LoopDevice::attach(&image, true)?;
+    named("a loop device over")?;
+    drop(device);
+    leftover::nothing_of(&place)?;
+    Ok(vec![("sabotages found", 3)])
 }
 
 /// How many, where nobody says.

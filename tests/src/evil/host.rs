@@ -1,5 +1,4 @@
-//! A host that gives a worker no namespace: a user namespace in which every number is 0 that says how many there may be.
-//! Of mount namespaces there is the broker's, and that of the mount that is attached nowhere.
+//! A host that lacks namespaces: a user namespace in which the number is 0 that says how many of a kind there may be.
 #![allow(unsafe_code, reason = "what a child does before it executes is in no safe library")]
 
 use std::ffi::OsStr;
@@ -11,14 +10,18 @@ use std::process::Command;
 use rustix::process::{getpid, waitpid};
 use rustix::thread::UnshareFlags;
 
-/// A program that runs there as root, with all the uids that there are.
-pub fn command(program: impl AsRef<OsStr>) -> Command {
-    let script = "for most in /proc/sys/user/max_*_namespaces; do
-            case $most in */max_mnt_*) echo 2;; *) echo 0;; esac >\"$most\" || exit 99
-        done
-        exec \"$0\" \"$@\"";
+/// Every kind, and how many there may be of it where a worker is to get none: of mount namespaces there is the broker's,
+/// and that of the mount that is attached nowhere.
+pub const NONE: &[(&str, u32)] =
+    &[("cgroup", 0), ("ipc", 0), ("mnt", 2), ("net", 0), ("pid", 0), ("time", 0), ("user", 0), ("uts", 0)];
+
+/// A program that runs as root, with all the uids that there are, where there may be no more namespaces than so many.
+pub fn command(program: impl AsRef<OsStr>, most: &[(&str, u32)]) -> Command {
+    let limits =
+        most.iter().map(|(kind, most)| format!("echo {most} >/proc/sys/user/max_{kind}_namespaces || exit 99\n"));
+    let script = limits.chain(["exec \"$0\" \"$@\"".to_owned()]).collect::<String>();
     let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(program);
+    command.arg("-c").arg(script).arg(program);
     // SAFETY: the child has one thread and allocates little; what it calls is the kernel's and libc's own fork.
     unsafe { command.pre_exec(enter) };
     command

@@ -67,7 +67,8 @@ impl Quarters {
 
     /// The broker with these arguments.
     pub fn command<T: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = T>) -> Command {
-        let mut command = if self.namespaces { Command::new(&self.broker) } else { host::command(&self.broker) };
+        let mut command =
+            if self.namespaces { Command::new(&self.broker) } else { host::command(&self.broker, host::NONE) };
         command.args(arguments);
         command
     }
