@@ -89,7 +89,7 @@ lint:
 
 # What the tests call, and the Debian package that has it.
 TOOLS := mke2fs=e2fsprogs debugfs=e2fsprogs fusermount3=fuse3 strace=strace losetup=mount umount=mount \
-         setpriv=util-linux unshare=util-linux script=bsdutils sfdisk=fdisk sgdisk=gdisk tar=tar cc=gcc \
+         setpriv=util-linux unshare=util-linux partx=util-linux script=bsdutils sfdisk=fdisk sgdisk=gdisk tar=tar cc=gcc \
          getfattr=attr fsverity=fsverity udevadm=udev systemd-analyze=systemd dbus-daemon=dbus-daemon \
          Xvfb=xvfb dunst=dunst import=imagemagick
 

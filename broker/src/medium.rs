@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 /// The medium of a block device, seen from the side. A file has none.
 #[derive(Debug)]
@@ -41,8 +42,11 @@ impl Medium {
     }
 }
 
+/// The place of its size; of a partition that of its disk, since a partition that is in use keeps its own.
 fn find(major: impl Display, minor: impl Display) -> Result<OwnedFd, Errno> {
-    open(format!("/sys/dev/block/{major}:{minor}/size"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    let place = format!("/sys/dev/block/{major}:{minor}");
+    let disk = if Path::new(&place).join("partition").exists() { "/.." } else { "" };
+    open(format!("{place}{disk}/size"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub const NEEDS: &[Requirement] = &[
     Requirement::Tool("setpriv"),
     Requirement::Tool("unshare"),
     Requirement::Tool("strace"),
+    Requirement::Tool("sfdisk"),
+    Requirement::Tool("partx"),
     Requirement::Tool("systemd-analyze"),
 ];
 

@@ -14,9 +14,10 @@ use std::time::Duration;
 use lazaret_policy::channel::{Channel, ChannelError};
 use lazaret_policy::notice::{Choice, Event, Notice, SOCKET};
 use lazaret_tests::automount::{
-    self, Daemon, GONE, MOUNT, SOON, Stick, Test, filled, mounted_within, nothing_within, place_of, policy,
+    self, Daemon, GONE, MOUNT, SOON, Stick, Test, filled, mounted_within, mounts, nothing_within, place_of, policy,
 };
-use lazaret_tests::command;
+use lazaret_tests::command::{self, eventually};
+use lazaret_tests::disk::Disk;
 use lazaret_tests::prove::Figures;
 use lazaret_tests::{Result, lazaret, superblock};
 use rustix::process::Signal;
@@ -27,6 +28,7 @@ const TESTS: &[(&str, Test)] = &[
     ("labels that would lead elsewhere", labels),
     ("a policy is read again, and a bad one is not taken", reload),
     ("a user is asked and answers, and nobody else does", asked),
+    ("a stick of many partitions has its share and no more", partitions),
     ("what its units let it do is enough", units),
 ];
 
@@ -241,6 +243,43 @@ fn asked(place: &Path) -> Result<Figures> {
     );
     drop(daemon);
     Ok(vec![("questions", 3)])
+}
+
+/// Ten partitions, plugged in before the daemon starts. The kernel makes their nodes where this test does not look.
+fn partitions(place: &Path) -> Result<Figures> {
+    let small = Stick::new(place, "small", &["-t", "ext2", "-L", "PART"])?;
+    let script = format!("label: gpt\nfirst-lba: 2048\n{}", "size=16MiB\n".repeat(10));
+    let mut disk = Disk::new(place, &script)?;
+    for number in 0..10 {
+        disk = disk.put(small.image(), (1 << 20) + (number << 24))?;
+    }
+    let mut stick = Stick::of(&disk.path)?;
+    let device = stick.plug()?.to_owned();
+    command::run(Command::new("partx").arg("--add").arg(&device))?;
+    let name = device.file_name().and_then(OsStr::to_str).ok_or("a plain name")?.to_owned();
+    let names: Vec<String> = (1..=10).map(|number| format!("{name}p{number}")).collect();
+    for name in &names {
+        let dev = fs::read_to_string(format!("/sys/class/block/{name}/dev"))?;
+        let (major, minor) = dev.trim().split_once(':').ok_or("no number")?;
+        command::run(Command::new("mknod").args([&format!("/dev/{name}"), "b", major, minor]))?;
+    }
+    command::run(Command::new("udevadm").args(["settle", "--timeout=10"]))?;
+    let result = (|| {
+        let daemon = Daemon::start(place, &policy(MOUNT))?;
+        daemon.says("refused: as many are mounted as may be: 8 of one disk, 32 in all", GONE)?;
+        let (all, _) = eventually(GONE, || mounts().len() == 8);
+        assert!(all, "{:?}", daemon.said());
+        let refused = daemon.said().into_iter().filter(|line| line.contains("refused")).count();
+        assert_eq!(refused, 2, "{:?}", daemon.said());
+        stick.pull()?;
+        nothing_within(2 * GONE)
+    })();
+    let _ = Command::new("partx").arg("--delete").arg(&device).output();
+    for name in &names {
+        fs::remove_file(format!("/dev/{name}"))?;
+    }
+    result?;
+    Ok(vec![("partitions", 10)])
 }
 
 /// Where the units lie.

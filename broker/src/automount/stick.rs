@@ -111,9 +111,12 @@ pub(super) fn was_looked_at(name: &str) -> bool {
     text.is_some_and(|text| text.lines().any(|line| line.starts_with("I:")))
 }
 
-/// Whether a device is there and has a medium.
+/// Whether a device is there and has a medium. A partition that is in use keeps its size; that of its disk tells.
 pub(super) fn has_medium(name: &str) -> bool {
-    attribute(&Path::new("/sys/class/block").join(name), "size").is_some_and(|size| size != "0")
+    let place = Path::new("/sys/class/block").join(name);
+    let is_disk = || !place.join("partition").exists();
+    let sized = |place: &Path| attribute(place, "size").is_some_and(|size| size != "0");
+    sized(&place) && (is_disk() || place.canonicalize().is_ok_and(|place| sized(&place.join(".."))))
 }
 
 /// Whether this very medium is still there. What udev finds on it does not count: a look at a medium may fail once.
