@@ -25,10 +25,23 @@ pub struct Device {
     overlay: Overlay,
 }
 
-#[derive(Debug)]
 enum Source {
     Mapped(mapping::Mapping),
     Memory(Vec<u8>),
+    Answered { length: u64, answer: Box<Answer> },
+}
+
+/// Fills the slice with the bytes from this offset on, or says that they cannot be read.
+type Answer = dyn Fn(u64, &mut [u8]) -> bool + Send + Sync;
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mapped(_) => "Mapped",
+            Self::Memory(_) => "Memory",
+            Self::Answered { .. } => "Answered",
+        })
+    }
 }
 
 impl Device {
@@ -45,6 +58,12 @@ impl Device {
     /// A device in memory, for tests and the fuzzer.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { source: Source::Memory(bytes), overlay: Overlay::default() }
+    }
+
+    /// A device of this length in bytes that a function answers for, for tests and the fuzzer: it may answer the same
+    /// question otherwise each time.
+    pub fn answered(length: u64, answer: impl Fn(u64, &mut [u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self { source: Source::Answered { length, answer: Box::new(answer) }, overlay: Overlay::default() }
     }
 
     /// From now on blocks are read where the overlay says.
@@ -72,6 +91,7 @@ impl Device {
         match &self.source {
             Source::Mapped(mapping) => mapping.len() as u64,
             Source::Memory(bytes) => bytes.len() as u64,
+            Source::Answered { length, .. } => *length,
         }
     }
 
@@ -105,7 +125,7 @@ impl Device {
     pub fn lend<R>(&self, offset: u64, length: u64, to: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let length = usize::try_from(length).map_err(|_| Error::Device { offset })?;
         let bytes = offset..offset.saturating_add(length as u64);
-        if !self.overlay.within(bytes).is_empty() {
+        if !self.overlay.within(bytes).is_empty() || matches!(self.source, Source::Answered { .. }) {
             let mut copy = Vec::new();
             copy.try_reserve_exact(length).map_err(|_| Error::OutOfMemory)?;
             copy.resize(length, 0);
@@ -117,7 +137,7 @@ impl Device {
                 let start = usize::try_from(offset).map_err(|_| Error::Device { offset })?;
                 mapping.lend(start, length, to).map_err(missing)
             }
-            Source::Memory(_) => Ok(to(self.in_memory(offset, length)?)),
+            _ => Ok(to(self.in_memory(offset, length)?)),
         }
     }
 
@@ -164,6 +184,13 @@ impl Device {
             Source::Memory(_) => {
                 out.copy_from_slice(self.in_memory(offset, out.len())?);
                 Ok(())
+            }
+            Source::Answered { length, answer } => {
+                let inside = offset.checked_add(out.len() as u64).is_some_and(|end| end <= *length);
+                if !inside {
+                    return Err(Error::Device { offset: offset.max(*length) });
+                }
+                if answer(offset, out) { Ok(()) } else { Err(Error::Device { offset }) }
             }
         }
     }
@@ -225,6 +252,25 @@ mod tests {
         device.set_overlay(Overlay::new(16, vec![Substitute { block: 2, address: u64::MAX - 8, escaped: false }]));
         assert!(device.read_at(40, &mut [0; 2]).is_err());
         assert!(device.read_at(16, &mut [0; 16]).is_ok());
+    }
+
+    #[test]
+    fn a_device_that_is_answered_for_is_asked_each_time_and_never_beyond_its_end() {
+        let asked = std::sync::atomic::AtomicU8::new(0);
+        let device = Device::answered(64, move |offset, out| {
+            out.fill(asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            offset < 32
+        });
+        let mut out = [9; 4];
+        for time in 0..3 {
+            device.read_at(3, &mut out).unwrap();
+            assert_eq!(out, [time; 4]);
+        }
+        device.lend(0, 4, |lent| assert_eq!(lent, [3; 4])).unwrap();
+        assert_eq!(device.read_at(40, &mut out), Err(Error::Device { offset: 40 }));
+        assert_eq!(device.read_at(61, &mut out), Err(Error::Device { offset: 64 }));
+        assert_eq!(device.read_at(u64::MAX, &mut out), Err(Error::Device { offset: u64::MAX }));
+        assert_eq!(device.len(), 64);
     }
 
     #[test]
