@@ -4,6 +4,9 @@
 //! The order is the security argument (SECURITY.md); the types hold it: the device and the last filter ask for the
 //! [`Confined`] that only confinement gives.
 
+#[cfg(feature = "fuzz")]
+mod fuzz;
+
 use lazaret_policy::channel::Channel;
 use lazaret_policy::confine::{Confined, Failed, confine, narrow};
 use lazaret_policy::message::{Order, Purpose, Refusal, Report, Start, Step};
@@ -34,6 +37,10 @@ enum Ended {
 }
 
 fn main() {
+    #[cfg(feature = "fuzz")]
+    if fuzz::is_wanted() {
+        fuzz::live();
+    }
     let channel = Channel::inherited();
     report_panics();
     let code = match live(&channel) {

@@ -104,10 +104,19 @@ fn field(bytes: &mut [u8], layout: &Layout, piece: Piece, random: &mut Random) {
     let journal = matches!(piece.kind, Kind::Log | Kind::JournalSuperblock);
     let old = u32(bytes, at) & mask(width);
     let old = if journal { old.swap_bytes() >> (32 - 8 * width as u32) } else { old };
+    let value = wrong(old, width, layout, piece, random);
+    let new = if journal { (value & mask(width)) << (32 - 8 * width as u32) } else { value };
+    let new = if journal { new.to_be_bytes() } else { new.to_le_bytes() };
+    put(bytes, at, &new[..width]);
+}
+
+/// What somebody would write there who knows the format: an end of the range, something beside what was there, the
+/// structure's own block or inode, a neighbour's, one just outside.
+pub(crate) fn wrong(old: u32, width: usize, layout: &Layout, piece: Piece, random: &mut Random) -> u32 {
     let own = (piece.at / layout.block) as u32;
     let other = pick(layout, random);
     let neighbour = (other.at / layout.block) as u32;
-    let value = match random.below(16) {
+    match random.below(16) {
         0 => 0,
         1 => u32::MAX,
         2 => old.wrapping_add(1),
@@ -124,10 +133,7 @@ fn field(bytes: &mut [u8], layout: &Layout, piece: Piece, random: &mut Random) {
         13 => (1_u32 << random.below(32)).wrapping_sub(1),
         14 => random.below(64) as u32,
         _ => random.next() as u32,
-    };
-    let new = if journal { (value & mask(width)) << (32 - 8 * width as u32) } else { value };
-    let new = if journal { new.to_be_bytes() } else { new.to_le_bytes() };
-    put(bytes, at, &new[..width]);
+    }
 }
 
 fn mask(width: usize) -> u32 {

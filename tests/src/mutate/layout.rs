@@ -4,20 +4,20 @@ use super::bytes::{be32, u16, u32};
 
 /// A structure that one checksum covers, or none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     /// What it is.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// Its first byte in the image.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     /// How many bytes it has.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// The inode it belongs to, or is; 0 for none. Of a group's structures the group.
-    pub(super) owner: u32,
+    pub(crate) owner: u32,
 }
 
 /// What a structure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The superblock.
     Superblock,
     /// A group's descriptor.
@@ -50,17 +50,17 @@ pub(super) enum Kind {
 
 /// The structures of an image.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// All of them.
-    pub(super) pieces: Vec<Piece>,
+    pub(crate) pieces: Vec<Piece>,
     /// Bytes a block.
-    pub(super) block: usize,
+    pub(crate) block: usize,
     /// Blocks of the file system.
-    pub(super) blocks: u32,
+    pub(crate) blocks: u32,
     /// Inodes of the file system.
-    pub(super) inodes: u32,
+    pub(crate) inodes: u32,
     /// The blocks of the journal, as bytes of the image.
-    pub(super) journal: Vec<usize>,
+    pub(crate) journal: Vec<usize>,
 }
 
 const SUPERBLOCK: usize = 1024;
@@ -69,7 +69,7 @@ const JOURNAL_MAGIC: u32 = 0xc03b_3998;
 const MOST_DATA: usize = 4;
 
 /// Finds them.
-pub(super) fn of(bytes: &[u8]) -> Layout {
+pub(crate) fn of(bytes: &[u8]) -> Layout {
     let block = 1024 << u32(bytes, SUPERBLOCK + 0x18);
     let (blocks, inodes) = (u32(bytes, SUPERBLOCK + 4), u32(bytes, SUPERBLOCK));
     let mut layout = Layout { pieces: Vec::new(), block, blocks, inodes, journal: Vec::new() };

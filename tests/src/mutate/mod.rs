@@ -7,11 +7,11 @@
 //! - [`layout`]: where the structures of an image lie.
 //! - [`damage`]: what is done to them.
 
-mod bytes;
-mod damage;
-mod layout;
+pub(crate) mod bytes;
+pub(crate) mod damage;
+pub(crate) mod layout;
 pub mod random;
-mod seal;
+pub(crate) mod seal;
 pub mod seeds;
 
 use self::random::Random;

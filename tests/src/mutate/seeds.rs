@@ -20,7 +20,7 @@ pub struct Seed {
     pub name: &'static str,
     /// The image.
     pub bytes: Vec<u8>,
-    pub(super) layout: Layout,
+    pub(crate) layout: Layout,
 }
 
 /// How one is made.

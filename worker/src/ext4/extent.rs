@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use lazaret_policy::corruption::{Place, Rule};
+use lazaret_policy::planted;
 use zerocopy::FromBytes;
 
 use super::Filesystem;
@@ -106,10 +107,14 @@ fn descend(fs: &Filesystem, inode: &Inode, block: LogicalBlock, budget: &mut Bud
         depth = below;
         let block = BlockNumber(entry.start);
         let key = NodeKey { seed: inode.checksum_seed, inode: number, block, depth, from, to };
-        if fs.nodes().find(&key).is_none() {
+        if fs.nodes().find(&key).is_none() && !planted("depth") {
             budget.spend(fs.superblock().block_size.bytes().into())?;
         }
-        node = Some(read(fs, inode.number, key)?);
+        let next = read(fs, inode.number, key)?;
+        if planted("depth") {
+            depth = next.key.depth;
+        }
+        node = Some(next);
     }
 }
 
@@ -217,9 +222,10 @@ fn read(fs: &Filesystem, inode: InodeNumber, key: NodeKey) -> Result<Arc<Node>> 
     fs.device().read_at(offset.0, &mut bytes)?;
 
     let (header, rest) = header(&bytes, place)?;
-    if header.eh_depth.get() != key.depth {
+    if header.eh_depth.get() != key.depth && !planted("depth") {
         return Err(broken(Rule::ExtentDepth));
     }
+    let key = if planted("depth") { NodeKey { depth: header.eh_depth.get(), ..key } } else { key };
     if fs.verifier().kind() == Kind::Crc32c {
         fs.verifier().judge(checksum_matches(&bytes, header, key.seed), Rule::ExtentChecksum, place)?;
     }

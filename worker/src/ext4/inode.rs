@@ -7,6 +7,7 @@
 use bitflags::bitflags;
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
+use lazaret_policy::planted;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Filesystem;
@@ -394,7 +395,10 @@ impl Timestamp {
         let signed = i64::from(seconds.cast_signed());
         let Some(extra) = extra else { return Self { seconds: signed, nanoseconds: 0 } };
         let epoch = i64::from(extra & 3) << 32;
-        Self { seconds: signed.saturating_add(epoch), nanoseconds: (extra >> 2).min(999_999_999) }
+        Self {
+            seconds: signed.saturating_add(epoch),
+            nanoseconds: (extra >> 2).min(if planted("nanoseconds") { u32::MAX } else { 999_999_999 }),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! ends, so that a block has at most one for every 12 bytes. On the way of a lookup these are the last bytes looked at.
 
 use lazaret_policy::corruption::Rule;
+use lazaret_policy::planted;
 use zerocopy::FromBytes;
 
 use super::format;
@@ -61,7 +62,7 @@ impl<'a> Records<'a> {
             self.hashes && name != Some(b".") && name != Some(b"..") && head.file_type != format::DIR_TAIL_TYPE;
         let hash = if hashed { size_of::<format::DirEntryHash>() } else { 0 };
         let needed = name_end.next_multiple_of(4).saturating_add(hash);
-        if length < needed.max(SHORTEST) || !length.is_multiple_of(4) {
+        if length < needed.max(SHORTEST) && !planted("record length") || !length.is_multiple_of(4) {
             return Err(Rule::DirectoryRecordLength);
         }
         let end = begin.saturating_add(length);
@@ -107,7 +108,7 @@ pub(super) fn record_length(rec_len: u16, block: usize) -> usize {
 
 /// Whether these bytes can be a name.
 pub(super) fn is_name(name: &[u8]) -> bool {
-    (1..=255).contains(&name.len()) && !name.iter().any(|&byte| byte == b'/' || byte == 0)
+    (1..=255).contains(&name.len()) && !name.iter().any(|&byte| byte == b'/' && !planted("name") || byte == 0)
 }
 
 #[cfg(test)]

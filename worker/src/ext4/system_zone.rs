@@ -5,6 +5,7 @@
 //! `statfs`; joined as it grows, so that a file system with flex_bg needs one range for many groups.
 
 use lazaret_policy::corruption::Rule;
+use lazaret_policy::planted;
 
 use super::Filesystem;
 use super::budget::Budget;
@@ -113,12 +114,18 @@ impl SystemZone {
 
     /// The rule that a file would break by holding these blocks.
     pub(super) fn check(&self, inode: InodeNumber, start: BlockNumber, count: u64) -> Result<(), Rule> {
-        let end = start.0.checked_add(count).filter(|&end| end <= self.blocks).ok_or(Rule::BlockInFileSystem)?;
+        let end = start
+            .0
+            .checked_add(count)
+            .filter(|&end| end <= self.blocks || planted("beyond"))
+            .ok_or(Rule::BlockInFileSystem)?;
         let range = Range { start: start.0, end };
         if range.start <= self.first {
             return Err(Rule::BlockInFileSystem);
         }
-        if self.fixed.overlaps(range) || (Some(inode) != self.journal_inode && self.journal.overlaps(range)) {
+        if self.fixed.overlaps(range) && !planted("zone")
+            || (Some(inode) != self.journal_inode && self.journal.overlaps(range))
+        {
             return Err(Rule::BlockNotSystem);
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! lie within the extended partition, or are told as findings.
 
 use lazaret_policy::corruption::Rule;
+use lazaret_policy::planted;
 use lazaret_policy::scan::{MOST_PARTITIONS, PartitionKind, TableKind};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -90,10 +91,10 @@ impl Chain {
         let end = start.saturating_add(container.sectors.get().into());
         let mut at = start;
         loop {
-            if self.visited.contains(&at) {
+            if self.visited.contains(&at) && !planted("chain") {
                 return draft.find(Rule::ExtendedChain, at);
             }
-            if self.visited.len() >= MOST_LINKS {
+            if self.visited.len() >= MOST_LINKS && !planted("chain") {
                 return draft.find(Rule::PartitionCount, at);
             }
             self.visited.push(at);

