@@ -4,6 +4,10 @@
 #   make test             runs every check; ends with `N passed, N failed, N skipped`
 #   make prove            the promises of SECURITY.md, each with pass or fail and the figures of its tests
 #   make mutate           walks COUNT (100000) mutated images, from number SEED (0) on
+#   make fuzz             runs the targets of tests/fuzz for TIME (60) seconds each, or TARGET alone on every core
+#   make fuzz-repro       runs FILE, what a run was ended by, makes it small and keeps it as a test
+#   make fuzz-report      what was run in all, and what of the source the kept inputs reach
+#   make fuzz-planted     shows that bugs which were planted are found, each within TIME (600) seconds
 #   make bench            measures beside the kernel and fuse2fs: ROUNDS (5), ONLY a part of a workload's name
 #   make lint             formatting, clippy, dependencies, and the source held to the design
 
@@ -12,7 +16,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test prove mutate bench lint tools
+.PHONY: demo test prove mutate fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -60,6 +64,67 @@ mutate: tools
 	LAZARET_MUTATE_COUNT=$(COUNT) LAZARET_MUTATE_SEED=$(SEED) cargo test $(PROFILE) --package lazaret-tests \
 	    --test mutations -- --nocapture mutated_images
 
+TIME := 60
+TARGET :=
+FILE :=
+# Images, first inputs, the corpus that grows, what ended a run, and the record of all runs.
+FUZZED := $(CURDIR)/target/fuzz
+FUZZ := cargo run --quiet $(PROFILE) --package lazaret-tests --bin fuzz --
+# Without a sanitizer: what parses has no unsafe code, and is twice as fast so.
+FUZZERS := cargo +nightly fuzz build --fuzz-dir tests/fuzz --sanitizer none --no-trace-compares --target-dir
+HOST := $(shell rustc --print host-tuple 2>/dev/null)
+
+fuzzers: TOOLS += c++=g++
+fuzzers: tools
+	rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
+	command -v cargo-fuzz >/dev/null || (cd / && cargo install cargo-fuzz --locked)
+	$(FUZZ) prepare "$(FUZZED)"
+
+fuzz: fuzzers
+	$(FUZZERS) "$(FUZZED)/build"
+	$(FUZZ) run "$(FUZZED)" "$(FUZZED)/build/$(HOST)/release" $(TIME) $(TARGET)
+
+# The folder of what ended a run has the name of its target.
+fuzz-repro: fuzzers
+	file=$$(realpath "$(FILE)")
+	target=$(if $(TARGET),$(TARGET),$$(basename "$$(dirname "$$file")"))
+	if $(FUZZ) once "$$target" "$$file"; then
+	    echo "$$target takes it: nothing is wrong"
+	    exit 0
+	fi
+	$(FUZZERS) "$(FUZZED)/build" "$$target"
+	small=$$(mktemp)
+	trap 'rm -f "$$small"' EXIT
+	cp "$$file" "$$small"
+	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$(FUZZED)/build/$(HOST)/release/$$target" -minimize_crash=1 -runs=100000 \
+	    -max_total_time=$(TIME) -exact_artifact_path="$$small" "$$file" >/dev/null 2>&1 || true
+	kept=tests/fuzz/regressions/$$target/$$(sha256sum "$$small" | cut -c1-16)
+	mkdir -p "$$(dirname "$$kept")"
+	cp "$$small" "$$kept"
+	case $$target in image | check | changing) $(FUZZ) explain "$$kept" ;; esac
+	echo "$$(stat -c %s "$$file") bytes became $$(stat -c %s "$$kept"); the tests run them from now on: $$kept"
+
+fuzz-report: fuzzers
+	rustup component add llvm-tools --toolchain nightly 2>/dev/null
+	llvm=$$(rustc +nightly --print sysroot)/lib/rustlib/$(HOST)/bin
+	export RUSTFLAGS="-C instrument-coverage" CARGO_PROFILE_CHECKS_STRIP=none LAZARET_FUZZ_MUTATIONS=0
+	export LLVM_PROFILE_FILE="$(FUZZED)/coverage.profraw"
+	test=$$(cargo +nightly test --no-run $(PROFILE) --target-dir "$(FUZZED)/covered" --package lazaret-tests \
+	    --test fuzzing --message-format json | grep -o '"executable":"[^"]*fuzzing-[^"]*"' | cut -d'"' -f4)
+	unset RUSTFLAGS
+	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$$test" every_target >/dev/null
+	"$$llvm/llvm-profdata" merge -sparse "$(FUZZED)/coverage.profraw" -o "$(FUZZED)/coverage.profdata"
+	"$$llvm/llvm-cov" export -summary-only -instr-profile "$(FUZZED)/coverage.profdata" "$$test" >"$(FUZZED)/coverage.json"
+	$(FUZZ) report "$(FUZZED)" "$(FUZZED)/coverage.json"
+
+fuzz-planted: TIME := 600
+fuzz-planted: fuzzers
+	RUSTFLAGS="--cfg planted" $(FUZZERS) "$(FUZZED)/planted-build"
+	RUSTFLAGS="--cfg planted -C target-feature=+crt-static" cargo build --release --package lazaret-worker --features fuzz \
+	    --target-dir "$(FUZZED)/planted-worker"
+	cp "$(FUZZED)/planted-worker/$(HOST)/release/lazaret-worker" "$(FUZZED)/planted-build/$(HOST)/release/"
+	$(FUZZ) planted "$(FUZZED)" "$(FUZZED)/planted-build/$(HOST)/release" $(TIME)
+
 ROUNDS := 5
 ONLY :=
 
@@ -76,7 +141,9 @@ bench: tools
 lint:
 	rustup component add clippy rustfmt 2>/dev/null || true
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets $(PROFILE) -- -D warnings
+	cargo clippy --package lazaret-worker --features fuzz $(PROFILE) -- -D warnings
 	# Outside the workspace, whose settings are not meant for it.
 	command -v cargo-deny >/dev/null || (cd / && cargo install cargo-deny --locked)
 	cargo deny --log-level error check -A unused-wrapper bans licenses sources

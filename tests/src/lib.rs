@@ -18,6 +18,7 @@
 //! - [`damage`]: an image damaged on purpose.
 //! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
 //! - [`apart`], [`udev`], [`automount`]: a machine of our own, the real udevd on it, and the daemon with sticks to plug in.
+//! - [`fuzz`]: the targets of the fuzzers, and what must hold whatever the input is.
 //! - [`bare`]: the program as nobody, where there is next to nothing.
 //! - [`disk`]: a whole disk with partitions, and damage to its table.
 //! - [`evil`]: a worker that is already lost, and what it tries.
@@ -40,6 +41,7 @@ pub mod evil_disk;
 pub mod exchange;
 pub mod extents;
 pub mod fill;
+pub mod fuzz;
 pub mod heap;
 pub mod lazaret;
 pub mod leftover;

@@ -1,0 +1,2 @@
+#!/bin/bash -eu
+exec "$SRC/lazaret/tests/fuzz/build.sh"

@@ -1,0 +1,337 @@
+//! What the kernel asks over /dev/fuse: raw packets to the very session that a worker runs, on an image that is sound
+//! or changed.
+//!
+//! An input is an image, its flags, how many changes it has, and these; then packets, each behind its length in two
+//! bytes. What the kernel never does is not done here either: a packet says its own length, and asks for no more than a
+//! mebibyte.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+
+use lazaret_policy::message::{Purpose, Special, Start, Xattrs};
+use lazaret_worker::ext4::Filesystem;
+use lazaret_worker::fuse;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair,
+};
+
+use super::image::{CHANGE, Recipe};
+use super::scratch::Scratch;
+use super::window::settings;
+use crate::mutate::random::Random;
+
+/// Bytes of `struct fuse_in_header` and of `struct fuse_out_header` (include/uapi/linux/fuse.h).
+const HEAD: usize = 40;
+const REPLY: usize = 16;
+/// The most that a request may ask for, as it was agreed.
+const MOST: u32 = 1 << 20;
+const MOST_PACKETS: usize = 24;
+const MOST_PACKET: usize = 4096;
+
+const INIT: u32 = 26;
+const READ: u32 = 15;
+const WRITE: u32 = 16;
+const SETXATTR: u32 = 21;
+const IOCTL: u32 = 39;
+const READDIR: u32 = 28;
+const READDIRPLUS: u32 = 44;
+const DESTROY: u32 = 38;
+/// Node ids that requests are about: the root, what the images have, what they have not.
+const NODES: [u64; 14] = [1, 11, 12, 13, 14, 15, 16, 17, 18, 2, 0, 129, 1 << 32, u64::MAX];
+/// Every operation with the length of what stands before the names it has, and how many names.
+const OPERATIONS: [(u32, usize, usize); 40] = [
+    (1, 0, 1),
+    (2, 8, 0),
+    (3, 16, 0),
+    (4, 88, 0),
+    (5, 0, 0),
+    (6, 0, 2),
+    (8, 16, 1),
+    (9, 8, 1),
+    (10, 0, 1),
+    (11, 0, 1),
+    (12, 8, 2),
+    (13, 8, 1),
+    (14, 8, 0),
+    (15, 40, 0),
+    (16, 40, 1),
+    (17, 0, 0),
+    (18, 24, 0),
+    (20, 16, 0),
+    (21, 8, 2),
+    (22, 8, 1),
+    (23, 8, 0),
+    (24, 0, 1),
+    (25, 24, 0),
+    (27, 8, 0),
+    (28, 40, 0),
+    (29, 24, 0),
+    (30, 16, 0),
+    (31, 48, 0),
+    (34, 8, 0),
+    (35, 16, 1),
+    (36, 8, 0),
+    (37, 16, 0),
+    (38, 0, 0),
+    (39, 32, 0),
+    (40, 24, 0),
+    (42, 40, 0),
+    (43, 32, 0),
+    (44, 40, 0),
+    (46, 24, 0),
+    (47, 56, 0),
+];
+
+/// Serves the packets of an input, and looks at each reply.
+pub fn requests(input: &[u8]) {
+    let (recipe, open_without_asking, packets) = split(input);
+    let scratch = Scratch::of(recipe.sound());
+    scratch.with(
+        |changes| recipe.apply(changes),
+        |scratch| {
+            if let Ok(fs) = Filesystem::open(scratch.device(), settings(recipe.flags)) {
+                serve(fs, open_without_asking, &packets);
+            }
+        },
+    );
+}
+
+fn split(input: &[u8]) -> (Recipe, bool, Vec<Vec<u8>>) {
+    let count = input.get(2).map_or(0, |count| usize::from(count % 8));
+    let head = input.get(..2).unwrap_or_default();
+    let rest = input.get(3..).unwrap_or_default();
+    let (changes, mut rest) = rest.split_at((count * CHANGE).min(rest.len()));
+    let recipe = Recipe::decode(&[head, changes].concat());
+    let mut packets = Vec::new();
+    while let Some((length, more)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_le_bytes(*length)).min(more.len());
+        packets.push(as_the_kernel(&more[..length], packets.len()));
+        rest = &more[length..];
+        if packets.len() == MOST_PACKETS {
+            break;
+        }
+    }
+    (recipe, input.get(2).is_some_and(|count| count & 0x80 != 0), packets)
+}
+
+/// The packet as the kernel would send it: with its own length and a number of its own, and asking for no more than may be.
+fn as_the_kernel(packet: &[u8], number: usize) -> Vec<u8> {
+    let mut packet = packet[..packet.len().min(MOST_PACKET)].to_vec();
+    packet.resize(packet.len().max(HEAD), 0);
+    let length = packet.len() as u32;
+    packet[..4].copy_from_slice(&length.to_le_bytes());
+    packet[8..16].copy_from_slice(&(2 + 2 * number as u64).to_le_bytes());
+    let operation = u32_at(&packet, 4);
+    if matches!(operation, READ | READDIR | READDIRPLUS) && packet.len() >= HEAD + 20 {
+        let size = u32_at(&packet, HEAD + 16) % (MOST + 1);
+        packet[HEAD + 16..HEAD + 20].copy_from_slice(&size.to_le_bytes());
+    }
+    // How long is what follows: where the length stands, and from where on it counts.
+    let follows = match operation {
+        WRITE => Some((HEAD + 16, HEAD + 40)),
+        IOCTL => Some((HEAD + 24, HEAD + 32)),
+        SETXATTR => packet.iter().skip(HEAD + 8).position(|byte| *byte == 0).map(|nul| (HEAD, HEAD + 9 + nul)),
+        _ => None,
+    };
+    if let Some((field, begin)) = follows.filter(|(_, begin)| *begin <= packet.len()) {
+        let size = length - begin as u32;
+        packet[field..field + 4].copy_from_slice(&size.to_le_bytes());
+    }
+    packet
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).map_or(0, |four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+fn start(open_without_asking: bool) -> Start {
+    Start {
+        purpose: Purpose::Mount,
+        checksum: Default::default(),
+        verity: Default::default(),
+        superblock: None,
+        trust_descriptors: false,
+        special: if open_without_asking { Special::Hide } else { Special::Show },
+        xattrs: Xattrs::All,
+        uid: None,
+        gid: None,
+        umask: 0,
+        open_without_asking,
+        request_timeout: 0,
+        threads: 1,
+        memory: 64 << 20,
+    }
+}
+
+fn serve(fs: Filesystem, open_without_asking: bool, packets: &[Vec<u8>]) {
+    let (kernel, fuse) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair");
+    let mut init = vec![0_u8; HEAD + 64];
+    let words =
+        [(0, 104), (4, INIT), (8, 1), (HEAD, 7), (HEAD + 4, 41), (HEAD + 8, 1 << 17), (HEAD + 12, !0), (HEAD + 16, !0)];
+    for (at, word) in words {
+        init[at..at + 4].copy_from_slice(&u32::to_le_bytes(word));
+    }
+    send(&kernel, &init, SendFlags::NOSIGNAL).expect("room for one packet");
+    let (session, opener) = fuse::handshake(fuse, &start(open_without_asking)).expect("a handshake");
+    opener.open(fs);
+    // All is sent before anything is answered: what has no room is not sent.
+    let fits = |packet: &&Vec<u8>| send(&kernel, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_ok();
+    let sent: Vec<&Vec<u8>> = packets.iter().take_while(fits).collect();
+    shutdown(&kernel, Shutdown::Write).expect("a socket");
+    std::thread::scope(|scope| {
+        scope.spawn(|| session.run());
+        listen(&kernel, &sent);
+    });
+}
+
+/// Hears every reply until there are no more.
+fn listen(kernel: &OwnedFd, sent: &[&Vec<u8>]) {
+    let (mut seen, mut bytes) = (HashSet::new(), vec![0; 1 << 18]);
+    while let Ok((length @ 1.., _)) = recv(kernel, &mut bytes, RecvFlags::empty()) {
+        let reply = &bytes[..length];
+        assert!(
+            length >= REPLY && u32_at(reply, 0) as usize == length,
+            "a reply of {length} bytes says {}",
+            u32_at(reply, 0)
+        );
+        let (error, unique) = (u32_at(reply, 4) as i32, u64_at(reply, 8));
+        assert!((-4095..=0).contains(&error) && (error == 0 || length == REPLY), "error {error} in {length} bytes");
+        assert!(seen.insert(unique), "{unique} is answered twice");
+        if unique == 1 {
+            continue;
+        }
+        let request = (unique / 2).checked_sub(1).and_then(|number| sent.get(number as usize));
+        let request = request.filter(|_| unique % 2 == 0).unwrap_or_else(|| panic!("{unique} was never asked"));
+        if error == 0 {
+            answered(request, &reply[REPLY..]);
+        }
+    }
+}
+
+/// What holds of an answer that is no error.
+fn answered(request: &[u8], answer: &[u8]) {
+    let operation = u32_at(request, 4);
+    if matches!(operation, READ | READDIR | READDIRPLUS) {
+        let room = u32_at(request, HEAD + 16) as usize;
+        assert!(answer.len() <= room, "{} bytes for {room}", answer.len());
+    }
+    let plus = match operation {
+        READDIR => 0,
+        READDIRPLUS => 128,
+        _ => return,
+    };
+    let (mut at, mut cookie) = (0, u64_at(request, HEAD + 8));
+    while at < answer.len() {
+        let entry = &answer[at + plus..];
+        let length = u32_at(entry, 16) as usize;
+        let name = &entry[24..24 + length];
+        assert!((1..=255).contains(&length) && !name.iter().any(|byte| matches!(byte, 0 | b'/')), "a name {name:?}");
+        assert!(u64_at(entry, 8) > cookie, "a cookie {} after {cookie}", u64_at(entry, 8));
+        cookie = u64_at(entry, 8);
+        at += (plus + 24 + length).next_multiple_of(8);
+    }
+}
+
+/// Changes an input: the image, or a packet of the sequence.
+pub fn mutate(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
+    let (mut recipe, open, mut packets) = split(input);
+    recipe.changes.truncate(7);
+    let last = packets.len();
+    match random.below(8) {
+        0 | 1 => {
+            let changed = super::mutator::recipe(&recipe.encode(), 2 + 7 * CHANGE, random);
+            recipe = Recipe::decode(&changed);
+        }
+        2 if last > 1 => packets.swap(random.below(last), random.below(last)),
+        3 if last > 1 => drop(packets.remove(random.below(last))),
+        4 | 5 if last > 0 => {
+            let packet = &mut packets[random.below(last)];
+            let at = if random.below(2) == 0 { 16 } else { random.below(packet.len()) };
+            match random.below(4) {
+                0 => packet[at] = *random.pick(&[0, 1, 0x7f, 0x80, 0xff]),
+                1 => packet[at] ^= 1 << random.below(8),
+                2 => packet.truncate(at.max(HEAD)),
+                _ => packet[16..24].copy_from_slice(&random.pick(&NODES).to_le_bytes()),
+            }
+        }
+        _ => packets.insert(random.below(last + 1), fresh(random)),
+    }
+    let open = open != (random.below(32) == 0);
+    let whole = join(&recipe, open, &packets);
+    if whole.len() > most { input.to_vec() } else { whole }
+}
+
+/// A request that is well made.
+fn fresh(random: &mut Random) -> Vec<u8> {
+    // What a worker serves comes as often as what it refuses.
+    const SERVED: [u32; 12] = [1, 3, 5, 14, 15, 17, 22, 23, 27, 28, 44, 46];
+    let served = OPERATIONS.iter().filter(|(number, ..)| SERVED.contains(number)).copied().collect::<Vec<_>>();
+    let &(operation, fixed, names) = if random.below(2) == 0 { random.pick(&served) } else { random.pick(&OPERATIONS) };
+    let mut body = vec![0; fixed];
+    match operation {
+        READ | READDIR | READDIRPLUS => {
+            let offset = *random.pick(&[0, 0, 1, 2, 24, 1000, 4096, 9000, 1 << 32, u64::MAX >> 1]);
+            body[8..16].copy_from_slice(&offset.to_le_bytes());
+            body[16..20].copy_from_slice(&random.pick(&[4096_u32, 100, 32768, 1 << 17, 0]).to_le_bytes());
+        }
+        22 | 23 => body[..4].copy_from_slice(&random.pick(&[0_u32, 5, 4096, 65536]).to_le_bytes()),
+        46 => {
+            body[8..16].copy_from_slice(&random.pick(&[0_u64, 3000, 9000, u64::MAX]).to_le_bytes());
+            body[16] = random.below(6) as u8;
+        }
+        _ => {
+            for byte in &mut body {
+                *byte = if random.below(4) == 0 { random.below(256) as u8 } else { 0 };
+            }
+        }
+    }
+    for _ in 0..names {
+        let name = *random.pick::<&[u8]>(&[
+            &b"file"[..],
+            b"d",
+            b"sparse",
+            b"fast",
+            b".",
+            b"..",
+            b"user.short",
+            b"system.posix_acl_access",
+            b"",
+            b"x",
+        ]);
+        body.extend_from_slice(name);
+        body.push(0);
+    }
+    let mut packet = vec![0; HEAD];
+    packet[4..8].copy_from_slice(&operation.to_le_bytes());
+    packet[16..24].copy_from_slice(&random.pick(&NODES).to_le_bytes());
+    packet[24] = random.below(2) as u8;
+    [packet, body].concat()
+}
+
+fn join(recipe: &Recipe, open: bool, packets: &[Vec<u8>]) -> Vec<u8> {
+    let recipe_bytes = recipe.encode();
+    let (head, changes) = recipe_bytes.split_at(2);
+    let count = recipe.changes.len() as u8 | if open { 0x80 } else { 0 };
+    let mut whole = [head, &[count], changes].concat();
+    for packet in packets {
+        whole.extend((packet.len() as u16).to_le_bytes());
+        whole.extend_from_slice(packet);
+    }
+    whole
+}
+
+/// First inputs: every operation that is served, on a few images.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut random = Random::new(3);
+    let seed = |image: u8| {
+        let packets: Vec<_> =
+            (0..12).map(|_| fresh(&mut random)).filter(|packet| u32_at(packet, 4) != DESTROY).collect();
+        join(&Recipe { image, flags: 1, changes: Vec::new() }, image % 2 == 1, &packets)
+    };
+    (0..24).map(seed).collect()
+}

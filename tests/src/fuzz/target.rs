@@ -1,0 +1,168 @@
+//! All targets by name: what runs an input, what makes another of it, and what the first ones are.
+
+use std::time::Duration;
+
+use lazaret_policy::scan::Table;
+use lazaret_worker::device::Device;
+use lazaret_worker::ext4::volume::volume;
+use lazaret_worker::partition;
+
+use super::image::{self, Change, Recipe};
+use super::scratch::Scratch;
+use super::stock::stock;
+use super::tour::{self, Wishes};
+use super::window::{WINDOWS, settings};
+use super::{changing, disk, messages, mutator, requests};
+use crate::heap::most_held;
+use crate::mutate::random::Random;
+
+/// CPU time that one input may take, with a fuzzer's counters in the code: that of many requests.
+const LONGEST: Duration = Duration::from_secs(4);
+/// Bytes that one input may take besides the image: as much as `tests/tests/mutations.rs` allows.
+const MOST: usize = 64 << 20;
+
+/// The bits of an input's flags with which everything is asked twice.
+const TWICE: u8 = 0xf0;
+
+/// A target.
+pub struct Target {
+    /// Its name, and that of its program.
+    pub name: &'static str,
+    run: fn(&[u8]),
+    mutate: fn(&[u8], usize, &mut Random) -> Vec<u8>,
+    seeds: fn() -> Vec<Vec<u8>>,
+}
+
+macro_rules! windows {
+    ($($index:literal: $name:literal),* $(,)?) => {
+        [$(Target {
+            name: $name,
+            run: |input| WINDOWS[$index].run(input),
+            mutate: |input, most, random| mutator::window(&WINDOWS[$index], input, most, random),
+            seeds: || WINDOWS[$index].seeds(),
+        }),*]
+    };
+}
+
+/// Those that take one structure, by the order of [`WINDOWS`].
+static STRUCTURES: [Target; WINDOWS.len()] = windows![
+    0: "superblock", 1: "group", 2: "inode", 3: "extent", 4: "indirect", 5: "directory", 6: "htree", 7: "xattr_block",
+    8: "xattr_body", 9: "inline", 10: "journal_superblock", 11: "journal_log", 12: "fast_commit", 13: "casefold",
+];
+
+/// The others.
+static OTHERS: [Target; 9] = [
+    Target { name: "mbr", run: disk::run, mutate: disk::mutate_mbr, seeds: disk::mbr_seeds },
+    Target { name: "gpt", run: disk::run, mutate: disk::mutate_gpt, seeds: disk::gpt_seeds },
+    Target { name: "image", run: whole, mutate: mutator::recipe, seeds: recipes },
+    Target { name: "check", run: checked, mutate: mutator::recipe, seeds: recipes },
+    Target { name: "changing", run: changing::run, mutate: mutator::recipe, seeds: recipes },
+    Target { name: "requests", run: requests::requests, mutate: requests::mutate, seeds: requests::seeds },
+    Target { name: "orders", run: messages::orders, mutate: bytes, seeds: messages::order_seeds },
+    Target { name: "reports", run: messages::reports, mutate: bytes, seeds: messages::report_seeds },
+    Target { name: "questions", run: messages::questions, mutate: bytes, seeds: messages::question_seeds },
+];
+
+/// All of them.
+pub fn targets() -> impl Iterator<Item = &'static Target> {
+    STRUCTURES.iter().chain(&OTHERS)
+}
+
+/// The target of this name.
+///
+/// # Panics
+/// If there is none.
+pub fn target(name: &str) -> &'static Target {
+    targets().find(|target| target.name == name).unwrap_or_else(|| panic!("no target {name}"))
+}
+
+impl Target {
+    /// One that is none of the real ones, to show what [`Target::run`] sees.
+    pub fn for_tests(name: &'static str, run: fn(&[u8])) -> Self {
+        Self { name, run, mutate: bytes, seeds: Vec::new }
+    }
+
+    /// Runs an input.
+    ///
+    /// # Panics
+    /// If the worker does what it must never do, or takes more than it may.
+    pub fn run(&self, input: &[u8]) {
+        let begin = now();
+        let ((), held) = most_held(|| (self.run)(input));
+        let took = now() - begin;
+        assert!(took < LONGEST, "{took:?} of CPU time");
+        assert!(held < MOST, "{} KiB of memory", held >> 10);
+    }
+
+    /// Makes another input of one, of at most so many bytes.
+    pub fn mutate(&self, input: &[u8], most: usize, seed: u64) -> Vec<u8> {
+        (self.mutate)(input, most, &mut Random::new(seed))
+    }
+
+    /// The first inputs.
+    pub fn seeds(&self) -> Vec<Vec<u8>> {
+        (self.seeds)()
+    }
+}
+
+fn whole(input: &[u8]) {
+    on_image(input, |device, recipe| {
+        // Now and then everything twice: which inputs these are, the input says.
+        let twice = recipe.flags & TWICE == TWICE;
+        tour::tour(device, settings(recipe.flags), Wishes { steady: true, twice, ..Wishes::default() });
+    });
+}
+
+fn checked(input: &[u8]) {
+    on_image(input, |device, recipe| {
+        // What a Merkle tree says of a file's content is no matter of the file system, and not checked.
+        let settings = settings(recipe.flags & !image::VERIFIED);
+        tour::tour(device, settings, Wishes { steady: true, check: true, ..Wishes::default() });
+    });
+}
+
+/// Changes an image as an input says, or takes the input for the image.
+fn on_image(input: &[u8], run: impl FnOnce(&dyn Fn() -> Device, &Recipe)) {
+    if image::is_image(input) {
+        let recipe = Recipe { image: 0, flags: TWICE, changes: Vec::new() };
+        return run(&|| Device::from_bytes(input.to_vec()), &recipe);
+    }
+    let recipe = Recipe::decode(input);
+    Scratch::of(recipe.sound()).with(|changes| recipe.apply(changes), |scratch| run(&|| scratch.device(), &recipe));
+}
+
+/// Each image as it is, read in each way.
+fn recipes() -> Vec<Vec<u8>> {
+    let images = 0..stock().len() as u8;
+    let both =
+        images.flat_map(|image| [image::SEALED, image::VERIFIED, image::SEALED | TWICE].map(|flags| (image, flags)));
+    both.map(|(image, flags)| Recipe { image, flags, changes: Vec::<Change>::new() }.encode()).collect()
+}
+
+/// A byte of what has no structure that is known here.
+fn bytes(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    for _ in 0..=random.below(3) {
+        let at = random.below(bytes.len().max(1));
+        match random.below(6) {
+            0 | 1 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
+            2 if !bytes.is_empty() => bytes[at] = *random.pick(&[0, 1, 2, 0x7f, 0x80, 0xfe, 0xff]),
+            3 if !bytes.is_empty() => drop(bytes.remove(at)),
+            4 => bytes.insert(at, random.below(256) as u8),
+            _ => bytes.extend_from_within(at..),
+        }
+    }
+    bytes.truncate(most);
+    bytes
+}
+
+/// CPU time of this thread.
+fn now() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The partitions of a disk, as a worker that scans tells them.
+pub(crate) fn partitions(device: &Device) -> Option<Table> {
+    partition::table(device, None, &|at| volume(device, at).is_ok_and(|found| found.is_some())).ok()
+}

@@ -1,0 +1,435 @@
+//! Everything that can be asked of a file system, in a number of requests that no image chooses, with what must hold of
+//! every answer whatever the image is: the oracles beyond "it did not crash".
+//!
+//! - A name has 1 to 255 bytes, no NUL and no slash; cookies rise.
+//! - Structures of a group lie within the file system; no second has more than 999 999 999 nanoseconds.
+//! - A mapping goes on, and lies neither beyond the file system nor on what is the file system's own.
+//! - Bytes that are read are those of the mapping; a hole reads as zeros.
+//! - The same question has the same answer, asked of the same image again, in another order.
+//! - What reading finds damaged, checking finds damaged.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::{ControlFlow, Range};
+
+use lazaret_policy::corruption::Corruption;
+use lazaret_worker::error::{Error, Result};
+use lazaret_worker::ext4::check::Check;
+use lazaret_worker::ext4::seek::Wanted;
+use lazaret_worker::ext4::{
+    FileKind, FileOffset, Filesystem, GroupNumber, Inode, InodeFlags, InodeNumber, LogicalBlock, MappingKind, Settings,
+};
+use lazaret_worker::{device::Device, tool};
+
+/// Bytes that one request reads.
+const PIECE: usize = 8192;
+/// Objects, names of a directory, pieces of a file, and requests in all that a tour comes to.
+const MOST_OBJECTS: usize = 48;
+const MOST_NAMES: usize = 40;
+const MOST_PIECES: usize = 4;
+const MOST_REQUESTS: usize = 1500;
+/// Steps of a check, each of bounded work.
+const MOST_STEPS: usize = 2000;
+/// Groups whose own blocks are known to the oracle.
+const MOST_GROUPS: u32 = 64;
+
+/// A request, such that it can be made again.
+#[derive(Clone, Debug)]
+enum Request {
+    Inode,
+    Size,
+    Attributes,
+    Attribute(Vec<u8>),
+    Link,
+    Read(u64),
+    Map(u64),
+    Seek(u64, Wanted),
+    List(u64, usize),
+    Find(Vec<u8>),
+}
+
+/// A tour through a file system.
+pub struct Tour<'a> {
+    fs: &'a Filesystem,
+    own: Vec<Range<u64>>,
+    requests: usize,
+    /// An object of which a request has cost as much as it may.
+    dear: Option<InodeNumber>,
+    /// What was asked of whom and what the answer was, if answers are to be compared.
+    record: Option<Vec<(InodeNumber, Request, u64)>>,
+    hit: Option<(InodeNumber, Corruption)>,
+    brief: bool,
+    buffer: Vec<u8>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    /// The device gives the same answer to the same question, so that answers can be held together.
+    pub steady: bool,
+    /// Everything is asked twice.
+    pub twice: bool,
+    /// The file system is checked.
+    pub check: bool,
+    /// Of a file only a few places are looked at.
+    pub brief: bool,
+}
+
+/// Opens the image on this device, asks for everything, and says whether it could be opened. `device` gives another
+/// device with the same image on it.
+///
+/// # Panics
+/// Where something is answered that must never be.
+pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes) -> bool {
+    let Ok(fs) = Filesystem::open(device(), settings) else {
+        assert!(!wishes.twice || Filesystem::open(device(), settings).is_err(), "opened the second time only");
+        return false;
+    };
+    let mut tour = Tour::new(&fs, wishes);
+    tour.tree();
+    tour.inodes();
+    let _ = (fs.statfs(), fs.warnings(), tool::summary(&fs));
+    if wishes.check {
+        check(&fs, tour.hit.filter(|_| wishes.steady));
+    }
+    let record = tour.record.take();
+    if let Some(record) = record.filter(|_| wishes.twice) {
+        again(device, settings, &record);
+    }
+    true
+}
+
+/// Asks all that concerns these objects.
+///
+/// # Panics
+/// Where something is answered that must never be.
+pub fn objects(fs: &Filesystem, numbers: &[u32], names: &[&[u8]]) {
+    let mut tour = Tour::new(fs, Wishes { steady: true, brief: true, ..Wishes::default() });
+    for number in numbers.iter().copied().filter_map(InodeNumber::new) {
+        let Ok(inode) = fs.inode(number) else { continue };
+        tour.object(&inode);
+        if inode.kind == FileKind::Directory {
+            tour.directory(&inode);
+            for name in names {
+                let _ = tour.ask(&inode, Request::Find(name.to_vec()));
+            }
+        }
+    }
+}
+
+/// What an answer is to the rest of a tour.
+#[derive(Default)]
+struct Answer {
+    length: u64,
+    at: u64,
+    names: Vec<(Vec<u8>, InodeNumber)>,
+}
+
+impl<'a> Tour<'a> {
+    fn new(fs: &'a Filesystem, wishes: Wishes) -> Self {
+        let own = if wishes.steady { own_blocks(fs) } else { Vec::new() };
+        let record = wishes.twice.then(Vec::new);
+        Self { fs, own, requests: 0, dear: None, record, hit: None, brief: wishes.brief, buffer: vec![0; PIECE] }
+    }
+
+    fn tree(&mut self) {
+        let (mut open, mut seen) = (vec![InodeNumber::ROOT], HashSet::new());
+        while let Some(number) = open.pop() {
+            if seen.len() >= MOST_OBJECTS || !seen.insert(number) {
+                continue;
+            }
+            let inode = match self.fs.inode(number) {
+                Ok(inode) => inode,
+                Err(error) => {
+                    self.note(number, &error);
+                    continue;
+                }
+            };
+            self.object(&inode);
+            if inode.kind == FileKind::Directory {
+                open.extend(self.directory(&inode));
+            }
+        }
+    }
+
+    /// Those that the tree does not reach are asked for, too.
+    fn inodes(&mut self) {
+        let last = self.fs.superblock().inodes;
+        let numbers = (1..=last.min(24)).chain([last, last.wrapping_add(1), u32::MAX]);
+        for number in numbers.filter_map(InodeNumber::new) {
+            if let Ok(inode) = self.fs.any_inode(number) {
+                let _ = self.fs.map(&inode, FileOffset(0), inode.size);
+                let _ = self.fs.xattrs(&inode, &mut |_| ControlFlow::Continue(()));
+            }
+        }
+    }
+
+    fn directory(&mut self, directory: &Inode) -> Vec<InodeNumber> {
+        let (mut cookie, mut found) = (0, Vec::new());
+        // In pieces, so that cookies are used.
+        for piece in [3, 12, MOST_NAMES] {
+            match self.ask(directory, Request::List(cookie, piece)) {
+                Ok(answer) if answer.at > cookie => {
+                    cookie = answer.at;
+                    found.extend(answer.names);
+                }
+                _ => break,
+            }
+        }
+        for (name, _) in found.iter().take(if self.brief { 2 } else { 8 }) {
+            let _ = self.ask(directory, Request::Find(name.clone()));
+            let _ = self.ask(directory, Request::Find(name.to_ascii_uppercase()));
+        }
+        if self.brief {
+            return Vec::new();
+        }
+        for name in [&b"."[..], b"..", b"not there", &[0xff; 255], &[b'x'; 256], b"", b"a/b"] {
+            let _ = self.ask(directory, Request::Find(name.to_vec()));
+        }
+        found.into_iter().map(|(_, number)| number).collect()
+    }
+
+    fn object(&mut self, inode: &Inode) {
+        let _ = self.ask(inode, Request::Inode);
+        let _ = self.ask(inode, Request::Size);
+        if let Ok(answer) = self.ask(inode, Request::Attributes) {
+            for (name, _) in answer.names.into_iter().take(8) {
+                let _ = self.ask(inode, Request::Attribute(name));
+            }
+        }
+        let _ = self.ask(inode, Request::Attribute(b"user.not there".to_vec()));
+        let _ = self.ask(inode, Request::Link);
+        if inode.kind == FileKind::Regular {
+            self.file(inode);
+        }
+    }
+
+    fn file(&mut self, inode: &Inode) {
+        let mut at = 0;
+        for _ in 0..if self.brief { 1 } else { MOST_PIECES } {
+            match self.ask(inode, Request::Read(at)) {
+                Ok(answer) if answer.length == PIECE as u64 => at += answer.length,
+                _ => break,
+            }
+        }
+        let places = [inode.size / 2 + 1, inode.size.saturating_sub(100), inode.size, 1 << 40, u64::MAX];
+        for at in places.into_iter().take(if self.brief { 2 } else { 5 }) {
+            let _ = self.ask(inode, Request::Read(at));
+        }
+        let mut at = 0;
+        for _ in 0..if self.brief { 4 } else { 12 } {
+            let Ok(answer) = self.ask(inode, Request::Map(at)) else { break };
+            at += answer.length;
+            if at >= inode.size {
+                break;
+            }
+        }
+        for at in [u64::from(u32::MAX) << 10, inode.size.saturating_sub(1)] {
+            let _ = self.ask(inode, Request::Map(at));
+        }
+        let mut at = 0;
+        for wanted in [Wanted::Data, Wanted::Hole].into_iter().cycle().take(if self.brief { 2 } else { 6 }) {
+            let Ok(answer) = self.ask(inode, Request::Seek(at, wanted)) else { break };
+            at = answer.at;
+        }
+    }
+
+    fn ask(&mut self, inode: &Inode, request: Request) -> Result<Answer> {
+        self.requests += 1;
+        // What is dear once is dear again: an input has to be run in a short time.
+        if self.requests > MOST_REQUESTS || self.dear == Some(inode.number) {
+            return Err(Error::Budget);
+        }
+        let mut digest = self.record.is_some().then(DefaultHasher::new);
+        let answer = answer(self.fs, &self.own, &mut self.buffer, inode, &request, digest.as_mut());
+        if let Err(error) = &answer {
+            self.note(inode.number, error);
+            if *error == Error::Budget {
+                self.dear = Some(inode.number);
+            }
+        }
+        if let (Some(record), Some(digest)) = (&mut self.record, digest) {
+            record.push((inode.number, request, digest.finish()));
+        }
+        answer
+    }
+
+    fn note(&mut self, inode: InodeNumber, error: &Error) {
+        if let Error::Corrupt(broken) | Error::Checksum(broken) = error {
+            self.hit.get_or_insert((inode, *broken));
+        }
+    }
+}
+
+fn answer(
+    fs: &Filesystem,
+    own: &[Range<u64>],
+    buffer: &mut [u8],
+    inode: &Inode,
+    request: &Request,
+    digest: Option<&mut DefaultHasher>,
+) -> Result<Answer> {
+    let mut told = String::new();
+    let compared = digest.is_some();
+    let mut tell = |what: &dyn std::fmt::Debug| {
+        if compared {
+            told.push_str(&format!("{what:?};"));
+        }
+    };
+    let mut answer = Answer::default();
+    let result = match request {
+        Request::Inode => {
+            let times = [Some(inode.atime), Some(inode.mtime), Some(inode.ctime), inode.crtime];
+            let whole = times.iter().flatten().all(|time| time.nanoseconds < 1_000_000_000);
+            assert!(whole, "a second that is longer: {times:?}");
+            tell(inode);
+            Ok(())
+        }
+        Request::Size => {
+            tell(&fs.shown_size(inode));
+            Ok(())
+        }
+        Request::Attributes => fs.xattrs(inode, &mut |xattr| {
+            let name = [xattr.namespace.prefix().as_bytes(), xattr.name].concat();
+            assert!(!xattr.name.contains(&0), "a NUL in the name of an attribute");
+            tell(&name);
+            answer.names.push((name, inode.number));
+            ControlFlow::Continue(())
+        }),
+        Request::Attribute(name) => fs.xattr(inode, name).map(|value| tell(&value)),
+        Request::Link => fs.read_link(inode).map(|target| {
+            assert!((1..4096).contains(&target.len()) && !target.contains(&0), "a target {target:?}");
+            tell(&target);
+        }),
+        Request::Read(at) => fs.read(inode, *at, buffer).map(|length| {
+            assert!(length as u64 == inode.size.saturating_sub(*at).min(buffer.len() as u64), "a read of {length}");
+            answer.length = length as u64;
+            tell(&&buffer[..length]);
+        }),
+        Request::Map(at) => map(fs, own, buffer, inode, *at).map(|(length, kind)| {
+            answer.length = length;
+            tell(&(length, kind));
+        }),
+        Request::Seek(at, wanted) => fs.seek(inode, *at, *wanted).and_then(|found| {
+            tell(&found);
+            let found = found.ok_or(Error::NoMore)?;
+            assert!(found >= *at && found <= inode.size, "a search from {at} ends at {found} of {}", inode.size);
+            answer.at = found;
+            Ok(())
+        }),
+        Request::List(cookie, most) => list(fs, inode, *cookie, *most, &mut answer).map(|()| tell(&answer.names)),
+        Request::Find(name) => fs.lookup(inode, name).map(|found| {
+            assert!(found.is_none() || (1..=255).contains(&name.len()), "a name of {} bytes", name.len());
+            tell(&found);
+        }),
+    };
+    if let Err(error) = &result {
+        tell(error);
+    }
+    if let Some(digest) = digest {
+        told.hash(digest);
+    }
+    result.map(|()| answer)
+}
+
+fn list(fs: &Filesystem, directory: &Inode, cookie: u64, most: usize, answer: &mut Answer) -> Result<()> {
+    answer.at = cookie;
+    fs.read_dir(directory, cookie, &mut |entry| {
+        if answer.names.len() >= most {
+            return ControlFlow::Break(());
+        }
+        assert!(entry.cookie > answer.at, "a cookie {} after {}", entry.cookie, answer.at);
+        let name = entry.name;
+        assert!(
+            (1..=255).contains(&name.len()) && !name.iter().any(|byte| matches!(byte, 0 | b'/')),
+            "a name {name:?}"
+        );
+        answer.at = entry.cookie;
+        answer.names.push((name.to_vec(), entry.inode));
+        ControlFlow::Continue(())
+    })
+}
+
+/// Where a file lies, and whether it may.
+fn map(fs: &Filesystem, own: &[Range<u64>], buffer: &mut [u8], inode: &Inode, at: u64) -> Result<(u64, MappingKind)> {
+    let left = inode.size.saturating_sub(at);
+    let mapping = fs.map(inode, FileOffset(at), left)?;
+    assert!(mapping.length <= left && (mapping.length > 0 || left == 0), "a mapping of {} of {left}", mapping.length);
+    if let MappingKind::Data(start) | MappingKind::Unwritten(start) = mapping.kind {
+        let size = fs.superblock().block_size;
+        let end = start.0.checked_add(mapping.length).expect("a mapping ends");
+        let blocks = start.0 >> size.bits()..end.div_ceil(size.bytes().into());
+        assert!(blocks.end <= fs.superblock().blocks, "blocks {blocks:?} lie beyond the file system");
+        let taken = own.iter().find(|own| own.start < blocks.end && blocks.start < own.end);
+        assert!(taken.is_none(), "inode {} holds {blocks:?}, and the file system {taken:?}", inode.number.value());
+    }
+    // What is read is what lies there.
+    let first = buffer.len().min(512).min(usize::try_from(mapping.length).unwrap_or(usize::MAX));
+    let sealed = inode.flags.contains(InodeFlags::VERITY) || inode.flags.contains(InodeFlags::ENCRYPT);
+    if first > 0 && !own.is_empty() && !sealed {
+        let (read, there) = buffer.split_at_mut(512);
+        let there = &mut there[..first];
+        let found = match mapping.kind {
+            MappingKind::Data(start) => fs.device().read_at(start.0, there),
+            MappingKind::Hole | MappingKind::Unwritten(_) => {
+                there.fill(0);
+                Ok(())
+            }
+            MappingKind::Inline => return Ok((mapping.length, mapping.kind)),
+        };
+        let same = found.is_err() || fs.read(inode, at, &mut read[..first]).is_err() || read[..first] == *there;
+        assert!(same, "what is read of inode {} at {at} does not lie there", inode.number.value());
+    }
+    Ok((mapping.length, mapping.kind))
+}
+
+/// The blocks that no file may hold, as the descriptors say that can be read: superblock, bitmaps, inode tables.
+fn own_blocks(fs: &Filesystem) -> Vec<Range<u64>> {
+    let superblock = fs.superblock();
+    let table = u64::from(superblock.inodes_per_group) * u64::from(superblock.inode_size);
+    let table = table.div_ceil(superblock.block_size.bytes().into());
+    let mut own = Vec::from([Range { start: 0, end: superblock.first_data_block.0 + 1 }]);
+    for group in 0..superblock.groups.min(MOST_GROUPS) {
+        if let Ok(group) = fs.group(GroupNumber(group)) {
+            let lengths = [(group.block_bitmap, 1), (group.inode_bitmap, 1), (group.inode_table, table)];
+            own.extend(lengths.map(|(start, length)| start.0..start.0.saturating_add(length)));
+            let last = own.iter().map(|own| own.end).max().unwrap_or(0);
+            assert!(last <= superblock.blocks, "a group's own {last} lies beyond the file system");
+        }
+    }
+    own
+}
+
+/// The same questions, the last first, to the same image opened anew.
+fn again(device: &dyn Fn() -> Device, settings: Settings, record: &[(InodeNumber, Request, u64)]) {
+    let fs =
+        Filesystem::open(device(), settings).unwrap_or_else(|error| panic!("opened the first time only: {error:?}"));
+    let mut buffer = vec![0; PIECE];
+    for (number, request, before) in record.iter().rev() {
+        let inode = fs.inode(*number).unwrap_or_else(|error| panic!("read the first time only: {error:?}"));
+        let mut digest = DefaultHasher::new();
+        let _ = answer(&fs, &[], &mut buffer, &inode, request, Some(&mut digest));
+        assert_eq!(digest.finish(), *before, "inode {}, {request:?}: not the same as before", number.value());
+    }
+}
+
+/// Checks it to the end.
+fn check(fs: &Filesystem, hit: Option<(InodeNumber, Corruption)>) {
+    let Ok(mut check) = Check::new(fs) else { return };
+    for _ in 0..MOST_STEPS {
+        let Ok(checked) = check.advance() else { return };
+        assert!(checked.done <= checked.total, "{} of {} steps", checked.done, checked.total);
+        if checked.over {
+            let found = checked.counts.damage + checked.counts.notices;
+            assert!(hit.is_none() || found > 0, "checking found nothing, and reading {hit:?}");
+            return;
+        }
+    }
+}
+
+/// Blocks of a directory, read one by one.
+pub fn blocks(fs: &Filesystem, inode: &Inode) {
+    for block in 0..4 {
+        let _ = fs.read_block(inode, LogicalBlock(block));
+    }
+}
