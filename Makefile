@@ -123,7 +123,7 @@ fuzz-planted: fuzzers
 	RUSTFLAGS="--cfg planted -C target-feature=+crt-static" cargo build --release --package lazaret-worker --features fuzz \
 	    --target-dir "$(FUZZED)/planted-worker"
 	cp "$(FUZZED)/planted-worker/$(HOST)/release/lazaret-worker" "$(FUZZED)/planted-build/$(HOST)/release/"
-	$(FUZZ) planted "$(FUZZED)" "$(FUZZED)/planted-build/$(HOST)/release" $(TIME)
+	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" $(FUZZ) planted "$(FUZZED)" "$(FUZZED)/planted-build/$(HOST)/release" $(TIME)
 
 ROUNDS := 5
 ONLY :=
