@@ -10,13 +10,15 @@
 #   make fuzz-planted     shows that bugs which were planted are found, each within TIME (600) seconds
 #   make bench            measures beside the kernel and fuse2fs: ROUNDS (5), ONLY a part of a workload's name
 #   make lint             formatting, clippy, dependencies, and the source held to the design
+#   make install          DESTDIR= PREFIX= (/usr/local): programs, man pages, completions, units, rules; nothing is turned on
+#   make deb              a Debian package of the same, into target/debian
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test prove mutate fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint tools
+.PHONY: demo test prove mutate fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -31,7 +33,7 @@ demo:
 	folder=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 	"$$folder/$$(rustc --print host-tuple)/release/lazaret" demo $(if $(IMAGE),"$(IMAGE)")
 
-test: tools
+test: tools cargo-deb
 	cargo build --workspace $(PROFILE)
 	log=$$(mktemp)
 	trap 'rm -f "$$log"' EXIT
@@ -48,7 +50,7 @@ test: tools
 	    }' "$$log"
 
 # Runs the tests that SECURITY.md names.
-prove: tools
+prove: tools cargo-deb
 	cargo build --workspace $(PROFILE)
 	records=$$(mktemp) log=$$(mktemp)
 	trap 'rm -f "$$records" "$$log"' EXIT
@@ -154,11 +156,77 @@ lint:
 	fi
 	cargo test $(PROFILE) --package lazaret-tests --test tidy
 
+DESTDIR :=
+PREFIX := /usr/local
+# Where libmount looks for helpers, whatever the prefix is. Empty: none is put there, and mount(8) and udisks2 find none.
+HELPERS := /usr/sbin
+# How what is installed is built, and of what.
+BUILD := --release
+PACKAGES := --package lazaret --package lazaret-worker
+# Where a zsh looks that the system's packages fill; Debian's is another than that of everybody else.
+ZSH := site-functions
+
+install:
+	cargo build $(BUILD) $(PACKAGES)
+	cargo build $(BUILD) $(PACKAGES) --example pages
+	folder=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+	profile=$(lastword $(subst -,,$(BUILD)))
+	built=$$folder/$$(rustc --print host-tuple)/$$profile
+	pages=$$(mktemp -d)
+	trap 'rm -rf "$$pages"' EXIT
+	"$$built/examples/pages" "$$pages"
+	mkdir "$$pages/man/man5"
+	cp broker/dist/man/*.5 "$$pages/man/man5"
+	to=$(DESTDIR)$(PREFIX)
+	program() { install -D -m 755 "$$1" "$$2"; }
+	file() { install -D -m 644 "$$1" "$$2"; }
+	each() { for one in $$1; do test ! -f "$$one" || file "$$one" "$$2/$${one##*/}"; done; }
+	program "$$built/lazaret" "$$to/bin/lazaret"
+	program "$$built/lazaret-worker" "$$to/libexec/lazaret/lazaret-worker"
+	for section in 1 5 8; do each "$$pages/man/man$$section/*" "$$to/share/man/man$$section"; done
+	file "$$pages/completions/bash/lazaret" "$$to/share/bash-completion/completions/lazaret"
+	file "$$pages/completions/zsh/_lazaret" "$$to/share/zsh/$(ZSH)/_lazaret"
+	file "$$pages/completions/fish/lazaret.fish" "$$to/share/fish/vendor_completions.d/lazaret.fish"
+	each 'broker/dist/setup/*' "$$to/share/lazaret/setup"
+	each 'broker/dist/*.toml' "$$to/share/lazaret"
+	each 'broker/dist/udev/*.rules' "$$to/lib/udev/rules.d"
+	each 'broker/dist/systemd/*.service' "$$to/lib/systemd/system"
+	each 'broker/dist/systemd/user/*.service' "$$to/lib/systemd/user"
+	# They name the program where a package has it.
+	find "$$to/lib" -name 'lazaret*.service' -exec sed -i 's,/usr/bin/lazaret,$(PREFIX)/bin/lazaret,' {} +
+	each 'README.md SECURITY.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE' "$$to/share/doc/lazaret"
+	if test -n "$(HELPERS)"; then
+	    install -d "$(DESTDIR)$(HELPERS)"
+	    for name in mount.lazaret mount.fuse.lazaret mount.fuseblk.lazaret; do
+	        ln -srf "$$to/bin/lazaret" "$(DESTDIR)$(HELPERS)/$$name"
+	    done
+	    for name in mount.fuse.lazaret mount.fuseblk.lazaret; do
+	        echo '.so man8/mount.lazaret.8' >"$$to/share/man/man8/$$name.8"
+	    done
+	fi
+
+# The package holds what `make install` puts under /usr.
+deb: cargo-deb
+	# broker/Cargo.toml names this place.
+	staged=$(CURDIR)/target/staged
+	package=$(CURDIR)/target/debian/lazaret.deb
+	rm -rf "$$staged"
+	$(MAKE) --no-print-directory install DESTDIR="$$staged" PREFIX=/usr ZSH=vendor-completions \
+	    BUILD="$(BUILD)" PACKAGES="$(PACKAGES)"
+	# What Debian has in another place or under another name.
+	rm "$$staged/usr/share/doc/lazaret/"{CHANGELOG.md,LICENSE-*}
+	mkdir -p "$${package%/*}"
+	cd broker && cargo deb --no-build --no-strip --quiet --output "$$package" >/dev/null
+	echo "$$package"
+
+cargo-deb:
+	command -v cargo-deb >/dev/null || (cd / && cargo install cargo-deb --locked)
+
 # What the tests call, and the Debian package that has it.
 TOOLS := mke2fs=e2fsprogs debugfs=e2fsprogs fusermount3=fuse3 strace=strace losetup=mount umount=mount \
          setpriv=util-linux unshare=util-linux partx=util-linux script=bsdutils sfdisk=fdisk sgdisk=gdisk tar=tar cc=gcc \
          getfattr=attr fsverity=fsverity udevadm=udev systemd-analyze=systemd dbus-daemon=dbus-daemon \
-         Xvfb=xvfb dunst=dunst import=imagemagick
+         Xvfb=xvfb dunst=dunst import=imagemagick debootstrap=debootstrap nsenter=util-linux
 
 tools:
 	missing=

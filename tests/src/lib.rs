@@ -22,6 +22,7 @@
 //! - [`bare`]: the program as nobody, where there is next to nothing.
 //! - [`disk`]: a whole disk with partitions, and damage to its table.
 //! - [`evil`]: a worker that is already lost, and what it tries.
+//! - [`debian`]: a Debian 13 for packages and for the daemons of a desktop.
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
@@ -34,6 +35,7 @@ pub mod block;
 pub mod command;
 pub mod compare;
 pub mod damage;
+pub mod debian;
 pub mod digest;
 pub mod disk;
 pub mod evil;

@@ -17,6 +17,7 @@ mod mount;
 mod origin;
 mod output;
 mod row;
+mod setup;
 mod status;
 mod umount;
 
@@ -61,6 +62,8 @@ enum Command {
     Automount(automount::Arguments),
     /// Show what the daemon does with this user's sticks as notifications of the desktop
     Agent(agent::Arguments),
+    /// Let the desktop mount removable media through lazaret
+    Setup(setup::Arguments),
     /// Mount a sample image, list it, show the worker's confinement, unmount
     Demo(demo::Arguments),
 }
@@ -108,6 +111,7 @@ impl Command {
             Self::Doctor(arguments) => doctor::run(arguments),
             Self::Automount(arguments) => automount::run(arguments),
             Self::Agent(agent::Arguments {}) => agent::run(),
+            Self::Setup(arguments) => setup::run(arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
     }
