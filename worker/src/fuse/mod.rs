@@ -37,6 +37,8 @@ pub fn handshake(fuse: OwnedFd, start: &Start) -> io::Result<(Session<Frontend>,
     let mut config = Config::default();
     config.n_threads = Some(usize::from(start.threads));
     let session = Session::from_fd(frontend, fuse, SessionACL::All, config)?;
+    // Also where the kernel was not offered it: no later reply may be taken for this one.
+    reply::ask_for(0);
     Ok((session, opener))
 }
 

@@ -101,6 +101,29 @@ mod tests {
     }
 
     #[test]
+    fn once_nothing_is_asked_for_data_that_looks_like_that_reply_is_left_alone() {
+        use std::io::Read;
+        let mut data = [7; LENGTH];
+        data[FLAGS2..FLAGS2 + 4].copy_from_slice(&HAS_TIMEOUT.to_ne_bytes());
+        let sent = || {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            let pieces = [IoSlice::new(b"head"), IoSlice::new(&data)];
+            // SAFETY: both pieces are there, and the pipe is open.
+            unsafe { write_reply(std::os::fd::AsRawFd::as_raw_fd(&writer), pieces.as_ptr().cast(), 2) };
+            drop(writer);
+            let mut read = vec![];
+            reader.read_to_end(&mut read).unwrap();
+            read[4..].to_vec()
+        };
+        ask_for(300);
+        assert_ne!(sent(), data);
+        assert_eq!(sent(), data, "asked for once");
+        ask_for(300);
+        ask_for(0);
+        assert_eq!(sent(), data, "asked for no more");
+    }
+
+    #[test]
     fn everything_else_is_written_as_it_is() {
         use std::io::Read;
         let (mut reader, writer) = std::io::pipe().unwrap();
