@@ -263,6 +263,9 @@ fn partitions(place: &Path) -> Result<Figures> {
         let (major, minor) = dev.trim().split_once(':').ok_or("no number")?;
         command::run(Command::new("mknod").args([&format!("/dev/{name}"), "b", major, minor]))?;
     }
+    // udev may have come before the nodes, which a real /dev has from the begin.
+    let again = ["trigger", "--action=change", &format!("--sysname-match={name}p*")];
+    command::run(Command::new("udevadm").args(again))?;
     command::run(Command::new("udevadm").args(["settle", "--timeout=10"]))?;
     let result = (|| {
         let daemon = Daemon::start(place, &policy(MOUNT))?;
