@@ -182,7 +182,7 @@ install:
 	file() { install -D -m 644 "$$1" "$$2"; }
 	each() { for one in $$1; do test ! -f "$$one" || file "$$one" "$$2/$${one##*/}"; done; }
 	program "$$built/lazaret" "$$to/bin/lazaret"
-	program "$$built/lazaret-worker" "$$to/libexec/lazaret/lazaret-worker"
+	for name in worker agent; do program "$$built/lazaret-$$name" "$$to/libexec/lazaret/lazaret-$$name"; done
 	for section in 1 5 8; do each "$$pages/man/man$$section/*" "$$to/share/man/man$$section"; done
 	file "$$pages/completions/bash/lazaret" "$$to/share/bash-completion/completions/lazaret"
 	file "$$pages/completions/zsh/_lazaret" "$$to/share/zsh/$(ZSH)/_lazaret"
