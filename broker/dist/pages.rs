@@ -33,6 +33,7 @@ fn pages(command: &Command, place: &Path) -> io::Result<()> {
     let man = Man::new(command.clone())
         .section(section)
         .manual("Lazaret")
+        .date(day()?)
         .source(concat!("lazaret ", env!("CARGO_PKG_VERSION")));
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -61,6 +62,15 @@ fn pages(command: &Command, place: &Path) -> io::Result<()> {
     fs::create_dir_all(&folder)?;
     fs::write(folder.join(format!("{name}.{section}")), text)?;
     below.into_iter().try_for_each(|one| pages(one, place))
+}
+
+/// The day of this version: that of the last entry of the package's changelog.
+fn day() -> io::Result<String> {
+    let mut lines = include_str!("debian/changelog").lines();
+    let signed = lines.find_map(|line| line.strip_prefix(" -- ")?.split_once(">  "));
+    let (_, date) = signed.ok_or_else(|| io::Error::other("the package's changelog has no date"))?;
+    let date = jiff::fmt::rfc2822::parse(date).map_err(io::Error::other)?;
+    Ok(date.strftime("%F").to_string())
 }
 
 fn section(name: &str) -> &'static str {
