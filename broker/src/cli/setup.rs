@@ -23,8 +23,8 @@ const HELPERS: [&str; 2] = ["/sbin/mount.lazaret", "/usr/sbin/mount.lazaret"];
 const SETUP_HELP: &str = "\
 Removable media are what comes over USB, FireWire or an SD card reader, or says so itself. Fixed disks stay as they were.
 With udisks2 2.10 or later a click in a file manager mounts them through Lazaret, and what the worker refuses is not
-mounted at all: there is no way on to the kernel's own ext4. Before 2.10 (Debian 12) udisks2 is told to leave such media
-alone, and lazaret automount is to mount them.";
+mounted at all: there is no way on to the kernel's own ext4. Before 2.10 (Debian 12) udisks2 is told not to
+offer such media and is refused the kernel's own ext4, and lazaret automount is to mount them.";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
