@@ -10,6 +10,11 @@ use rustix::io::Errno;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long another may still have a device that he has let go of.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// A source that is ours to read. For a block device the claim is exclusive: nobody mounts it while this lives.
 ///
@@ -53,7 +58,8 @@ impl Source {
         let link = format!("/proc/self/fd/{}", place.as_raw_fd());
         let mut flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
         flags.set(OFlags::EXCL, claim);
-        let fd = open(link, flags, Mode::empty()).map_err(|errno| unopened(errno, kind == FileType::BlockDevice))?;
+        let fd = claimed(|| open(&link, flags, Mode::empty()))
+            .map_err(|errno| unopened(errno, kind == FileType::BlockDevice))?;
         let length = match kind {
             FileType::BlockDevice => seek(&fd, SeekFrom::End(0)),
             _ => fstat(&fd).map(|status| u64::try_from(status.st_size).unwrap_or(0)),
@@ -141,6 +147,17 @@ impl Source {
 impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// What is unmounted belongs to its broker for a moment more, and to the next mount then.
+fn claimed(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(Errno::BUSY) if start.elapsed() < MOMENT => sleep(Duration::from_millis(5)),
+            opened => return opened,
+        }
     }
 }
 
