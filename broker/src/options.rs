@@ -230,6 +230,11 @@ pub(crate) fn known<T: AsRef<OsStr>>(lists: &[T]) -> OsString {
     OsString::from_vec(lists.iter().flat_map(words).filter(known).collect::<Vec<_>>().join(&b','))
 }
 
+/// Whether a word is among those of these lists.
+pub(crate) fn says<T: AsRef<OsStr>>(lists: &[T], word: &str) -> bool {
+    lists.iter().flat_map(words).any(|said| said == word.as_bytes())
+}
+
 /// Words that other programs read, or that change nothing on a read-only mount.
 fn is_ignored(name: &str, value: Option<&str>) -> bool {
     const WORDS: &[&str] = &[

@@ -14,7 +14,7 @@ use lazaret_tests::command::{self, finish};
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::requirement::{self, Requirement, trial};
 use lazaret_tests::workshop::{Workshop, image_of};
-use lazaret_tests::{Result, digest, leftover, process, strike};
+use lazaret_tests::{Result, digest, leftover, process, strike, superblock};
 
 const NEEDS: &[Requirement] = &[
     Requirement::Root,
@@ -87,6 +87,34 @@ const SCRIPTS: &[(&str, &str)] = &[
          ends 1 as 1000 mount mnt",
     ),
     (
+        "a line whose source is not there is no failure with nofail, and one without",
+        "echo \"/dev/not/there $PWD/mnt lazaret nofail 0 0\" >fstab; ends 0 mount -a --fstab fstab; gone
+         echo \"/dev/not/there $PWD/mnt lazaret defaults 0 0\" >fstab; ends 32 mount -a --fstab fstab; says 'no such file'
+         echo \"/usr/bin/env $PWD/mnt lazaret nofail 0 0\" >fstab; ends 32 mount -a --fstab fstab; gone",
+    ),
+    (
+        "a device is found by its label and UUID, and mounted again at once when it was unmounted",
+        "device=$(losetup --find --show labelled); trap 'losetup -d $device' EXIT
+         uuid=$(blkid -p -s UUID -o value $device); has \"$(blkid -c /dev/null -t LABEL=LZ-helper -o device)\" $device
+         for source in LABEL=LZ-helper UUID=$uuid LABEL=LZ-helper UUID=$uuid; do
+             echo \"$source $PWD/mnt lazaret noauto 0 0\" >fstab; mount --bind fstab /etc/fstab
+             ends 0 mount mnt; has \"$(shown mnt)\" \"- fuse.lazaret $device\"; reads; umount mnt; umount /etc/fstab
+         done; gone",
+    ),
+    (
+        "a mount is not changed while it stands, but for its flags",
+        "ends 0 mount -t lazaret image mnt; ends 1 mount -o remount,rw mnt; says 'unmount it and mount it again'
+         ends 1 mount -t lazaret -o remount,uid=1 image mnt; says 'unmount it and mount it again'
+         ends 0 mount -o remount,bind,nosymfollow mnt; has \"$(shown mnt)\" nosymfollow; reads; umount mnt; gone",
+    ),
+    (
+        "umount -l leaves what is open readable, and the rest ends with it",
+        "ends 0 mount -t lazaret image mnt; exec 7<mnt/hello; ends 32 umount mnt; says busy; umount -l mnt; gone
+         test \"$(cat <&7)\" = hello; exec 7<&-
+         for try in {1..100}; do ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q lazaret-worker || exit 0; sleep 0.05; done
+         echo 'the worker is left'; exit 1",
+    ),
+    (
         "exit codes and words pass through mount(8)",
         "ends 1 mount -t lazaret -o frobnicate image mnt; says \"unknown option 'frobnicate'\"
          ends 0 mount -t lazaret -o suid,dev,exec image mnt; has \"$(shown mnt)\" 'ro,nosuid,nodev,noexec'; umount mnt
@@ -133,6 +161,9 @@ fn prepare(name: &str, workshop: &Workshop) -> Result<(PathBuf, PathBuf)> {
 fn script(name: &str, lines: &str, workshop: &Workshop) -> Result {
     let (place, image) = prepare(name, workshop)?;
     std::fs::rename(image, place.join("image"))?;
+    let labelled = place.join("labelled");
+    std::fs::copy(place.join("image"), &labelled)?;
+    superblock::change(&labelled, |bytes| bytes[0x78..0x81].copy_from_slice(b"LZ-helper"))?;
     let before = digest::of_file(&place.join("image"))?;
     let mut shell = Command::new("unshare");
     shell.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-euc"]);

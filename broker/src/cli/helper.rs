@@ -5,9 +5,10 @@
 
 use super::mount::{self, OPTIONS_HELP};
 use crate::exit::Failure;
-use crate::options::{Options, known};
+use crate::options::{Options, known, says};
 use clap::{ColorChoice, Parser};
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Every name under which mount(8) looks for a helper of ours: by type, and by the types that the mount table shows.
@@ -45,6 +46,9 @@ pub(super) struct Line {
     namespace: Option<OsString>,
 }
 
+const REMOUNT: &str = "a mount is not changed while it stands: unmount it and mount it again (its flags alone: mount -o \
+                       remount,bind,FLAGS DIRECTORY)";
+
 /// The name under which this program was started, if it is one of a helper.
 pub(super) fn name(program: &OsStr) -> Option<&'static str> {
     let file = Path::new(program).file_name()?;
@@ -57,6 +61,15 @@ pub(super) fn run(line: Line, name: &str) -> Result<(), Failure> {
         return Err(Failure::usage("-N is refused: start mount(8) within the other namespace, by nsenter(1)"));
     }
     let mut options = line.options;
+    if says(&options, "remount") {
+        return Err(Failure::usage(REMOUNT));
+    }
+    // mount(8) leaves it to its helpers to see whether what need not be there is.
+    if says(&options, "nofail")
+        && line.source.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    {
+        return Ok(());
+    }
     if name == NAMES[2] || line.kind.as_deref() == Some(OsStr::new("fuseblk.lazaret")) {
         options.push("blkdev".into());
     }
@@ -91,6 +104,9 @@ mod tests {
         assert_eq!(fake("/dev/sdx1 /mnt -sfnv -o ro,noexec,what=1 -t fuse.lazaret"), Ok(()));
         assert_eq!(fake("/dev/sdx1 /mnt -f -o what=1").unwrap_err(), "unknown option 'what=1'");
         assert!(fake("/dev/sdx1 /mnt -s -f -o suid").unwrap_err().contains("refused"));
+        assert!(
+            fake("/dev/sdx1 /mnt -f -o ro,remount,user_id=0").unwrap_err().contains("unmount it and mount it again")
+        );
         assert!(fake("/dev/sdx1 /mnt -N /proc/1/fd/3 -o rw").unwrap_err().contains("nsenter"));
     }
 }

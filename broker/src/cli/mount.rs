@@ -46,8 +46,9 @@ Options (-o):
   memory=SIZE            heap of the worker, as 64M
   timeout=SECONDS        silence after which the mount is ended (default: 60; 0: never); five times that is what the
                          kernel itself grants each request, where it can (Linux 6.15)
-Words that mean something to other programs (user, nofail, _netdev, x-*, comment=, relatime, ...) are taken
-and ignored. Without root, fusermount3 mounts.";
+  nofail                 for mount(8) and fstab: a source that is not there is no failure
+Words that mean something to other programs (user, _netdev, x-*, comment=, relatime, ...) are taken and ignored.
+Without root, fusermount3 mounts.";
 
 #[derive(clap::Args)]
 #[command(after_help = OPTIONS_HELP)]
