@@ -22,7 +22,7 @@
 //! - [`bare`]: the program as nobody, where there is next to nothing.
 //! - [`disk`]: a whole disk with partitions, and damage to its table.
 //! - [`evil`]: a worker that is already lost, and what it tries.
-//! - [`debian`]: a Debian 13 for packages and for the daemons of a desktop.
+//! - [`debian`], [`package`]: a Debian for the daemons of a desktop, also with systemd, and the package that goes into it.
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
@@ -52,6 +52,7 @@ pub mod mapped;
 pub mod matrix;
 pub mod mutate;
 pub mod object;
+pub mod package;
 pub mod process;
 pub mod prove;
 pub mod recipe;

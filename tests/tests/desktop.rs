@@ -2,16 +2,14 @@
 //! a loop device as the stick. The kernel raises its events; a rule of the test calls it removable.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use lazaret_tests::block::LoopDevice;
-use lazaret_tests::command::{self, eventually};
-use lazaret_tests::debian::{DEBIAN, Debian};
+use lazaret_tests::command::eventually;
+use lazaret_tests::debian::{BOOKWORM, DEBIAN, Debian, Suite, TRIXIE};
 use lazaret_tests::requirement::{self, proof, trial};
 use lazaret_tests::workshop::{Workshop, image_of};
-use lazaret_tests::{Result, digest, leftover, superblock};
+use lazaret_tests::{Result, digest, leftover, package, superblock};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LABEL: &str = "My Stick";
@@ -20,11 +18,16 @@ const UUID: &str = "5ca1ab1e-0000-4000-8000-00000000de5c";
 type Test = fn(&Place) -> Result;
 
 const TESTS: &[(&str, Test)] = &[
-    ("the package goes in, works, and goes without residue", package),
+    ("the package goes in, works, and goes without residue", whole),
     ("lintian finds no error in the package", lintian),
     ("the shipped snippet does the same for every medium", snippet),
-    ("a udisks2 that knows no drivers leaves media alone", older),
     ("what was set up is taken back", undone),
+];
+
+/// In a Debian 12, with its udisks2 2.9, which knows no drivers.
+const OLDER: &[(&str, Test)] = &[
+    ("in a Debian 12 the package goes in, works, and goes without residue", older_package),
+    ("where udisks2 is of Debian 12 nobody but the daemon mounts", older_udisks),
 ];
 
 const PROOFS: &[(&str, Test)] = &[
@@ -35,51 +38,37 @@ const PROOFS: &[(&str, Test)] = &[
 
 fn main() {
     requirement::main_in_turn(|workshop| {
-        let trials = TESTS.iter().map(|(name, test)| trial(*name, DEBIAN, workshop, |w| one(name, *test, w)));
-        let proof = |(name, test): &'static (&str, Test)| {
-            proof("P20", *name, DEBIAN, workshop, |w| one(name, *test, w).map(|()| vec![]))
+        let trials = TESTS.iter().map(|(name, test)| trial(*name, DEBIAN, workshop, |w| one(name, *test, &TRIXIE, w)));
+        let older = |(name, test): &'static (&str, Test)| {
+            proof("P20", *name, DEBIAN, workshop, |w| one(name, *test, &BOOKWORM, w).map(|()| vec![]))
         };
-        trials.chain(PROOFS.iter().map(proof)).collect()
+        let proof = |(name, test): &'static (&str, Test)| {
+            proof("P20", *name, DEBIAN, workshop, |w| one(name, *test, &TRIXIE, w).map(|()| vec![]))
+        };
+        trials.chain(OLDER.iter().map(older)).chain(PROOFS.iter().map(proof)).collect()
     })
 }
 
-/// A Debian with nothing of ours, the package, and a place for images.
+/// A Debian with nothing of ours, and a place for images.
 struct Place {
     debian: Debian,
-    package: PathBuf,
     directory: PathBuf,
 }
 
-fn one(name: &str, test: Test, workshop: &Workshop) -> Result {
+fn one(name: &str, test: Test, suite: &'static Suite, workshop: &Workshop) -> Result {
     let directory = workshop.directory(&name.replace([' ', '\'', ','], "-"))?;
     let layer = workshop.directory("layer")?;
-    let debian = Debian::start(&layer)?;
-    let place = Place { debian, package: built()?, directory: directory.clone() };
+    let debian = Debian::start(suite, &layer)?;
+    let place = Place { debian, directory: directory.clone() };
     test(&place)?;
     drop(place);
     leftover::nothing_of(&directory)
 }
 
-/// The package of the programs that are tested, built once.
-fn built() -> Result<PathBuf> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build().map_err(|error| error.to_string())).clone().map_err(Into::into)
-}
-
-fn build() -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut make = Command::new("make");
-    make.args(["--no-print-directory", "deb", "BUILD=--profile checks", "PACKAGES=--workspace"]).current_dir(source);
-    // It is no part of the make that may have started the tests.
-    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS");
-    Ok(PathBuf::from(command::run(&mut make)?.trim()))
-}
-
 impl Place {
     /// Puts the package in.
     fn install(&self) -> Result {
-        std::fs::copy(&self.package, self.debian.path("/run/lazaret.deb"))?;
-        self.debian.run("dpkg --install /run/lazaret.deb").map(drop)
+        package::install(&self.debian)
     }
 
     /// Starts what a desktop has: udev, the message bus, polkit with a user who may and one who may not, udisks2.
@@ -170,7 +159,16 @@ done
 const LIST: &str = "find / -xdev -not -path '/var/lib/dpkg/*' -not -path '/var/log/*' -not -path '/var/cache/*' \
                     -not -path '/tmp*' | sort";
 
-fn package(place: &Place) -> Result {
+fn whole(place: &Place) -> Result {
+    without_residue(place, pages)
+}
+
+fn older_package(place: &Place) -> Result {
+    without_residue(place, |_| Ok(()))
+}
+
+/// Puts the package in, tries it and more, and demands that nothing is left when it has gone.
+fn without_residue(place: &Place, more: fn(&Place) -> Result) -> Result {
     let image = place.image()?;
     std::fs::copy(&image, place.debian.path("/root/stick.img"))?;
     let before = place.debian.run(LIST)?;
@@ -182,24 +180,9 @@ fn package(place: &Place) -> Result {
     debian.run("echo '/root/stick.img /mnt lazaret nofail 0 0' >/run/fstab; mount -a -T /run/fstab; umount /mnt")?;
     // Without root, and without a mount.
     debian.run("chmod 755 /root; setpriv --reuid 65534 --regid 65534 --clear-groups lazaret ls /root/stick.img; chmod 700 /root")?;
-    // The pages are set without a complaint, and there is one for each name.
-    let said = debian.run(
-        "for page in $(dpkg -L lazaret | grep '/man[158]/.*gz'); do
-             zcat $page | grep -q '^[.]so ' || zcat $page | groff -mandoc -Tutf8 -ww -z 2>&1
-         done",
-    )?;
-    assert_eq!(said, "", "groff complains");
-    let pages = debian.run("dpkg -L lazaret | grep '/man[158]/'")?;
-    for page in ["lazaret.1", "lazaret-mount.1", "lazaret-setup-desktop.1", "mount.lazaret.8", "mount.fuse.lazaret.8"] {
-        assert!(pages.contains(&format!("/{page}.gz")), "{page} is missing: {pages}");
-    }
-    let options = debian.run("zcat /usr/share/man/man8/mount.lazaret.8.gz | groff -man -Tutf8 -P-cbou")?;
-    assert!(options.contains("umask=OCTAL"), "{options}");
-    let completed = debian.run(
-        "set +eu; source /usr/share/bash-completion/completions/lazaret; COMP_WORDS=(lazaret ch); COMP_CWORD=1
-         _lazaret lazaret ch lazaret; echo ${COMPREPLY[@]}",
-    )?;
-    assert_eq!(completed.trim(), "check");
+    // The agent is there; what it lacks is a desktop.
+    place.fails("lazaret agent", "lazaret: the desktop's notifications: ")?;
+    more(place)?;
     // Set up, and removed without a word about it.
     debian.run("lazaret setup desktop; test -e /etc/udev/rules.d/75-lazaret.rules")?;
     debian.run("dpkg --purge lazaret")?;
@@ -210,8 +193,65 @@ fn package(place: &Place) -> Result {
     Ok(())
 }
 
+fn pages(place: &Place) -> Result {
+    let debian = &place.debian;
+    // The pages are set without a complaint, and there is one for each name.
+    let said = debian.run(
+        "for page in $(dpkg -L lazaret | grep '/man[158]/.*gz'); do
+             zcat $page | grep -q '^[.]so ' && continue
+             zcat $page | groff -mandoc -Tutf8 -ww -z 2>&1
+             mandoc -T lint -W warning $page || true
+         done",
+    )?;
+    assert_eq!(said, "", "groff or mandoc complains");
+    let pages = debian.run("dpkg -L lazaret | grep '/man[158]/'")?;
+    for page in [
+        "lazaret.1",
+        "lazaret-mount.1",
+        "lazaret-setup-desktop.1",
+        "lazaret-agent.1",
+        "lazaret.toml.5",
+        "lazaret-automount.8",
+        "mount.lazaret.8",
+        "mount.fuse.lazaret.8",
+    ] {
+        assert!(pages.contains(&format!("/{page}.gz")), "{page} is missing: {pages}");
+    }
+    let options = debian.run("zcat /usr/share/man/man8/mount.lazaret.8.gz | groff -man -Tutf8 -P-cbou")?;
+    assert!(options.contains("umask=OCTAL"), "{options}");
+    completions(debian)
+}
+
+/// Each shell finds what the package brings for it, by itself, and completes a command and an option.
+fn completions(debian: &Debian) -> Result {
+    let bash = "source /usr/share/bash-completion/bash_completion; _comp_load lazaret; \
+                for words in 'lazaret ch' 'lazaret extract --ta'; do \
+                COMP_WORDS=($words); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
+                _lazaret lazaret ${COMP_WORDS[-1]} ${COMP_WORDS[-2]}; echo ${COMPREPLY[@]}; done";
+    let fish = "complete -C 'lazaret ch'; complete -C 'lazaret extract --ta'";
+    // A zsh completes for a terminal only, so that one is made for it.
+    let zsh = "zmodload zsh/zpty; zpty shell TERM=dumb zsh -f -i
+        zpty -w shell 'autoload -Uz compinit; compinit -u -D; bindkey \"^I\" complete-word; print RE\"\"ADY'
+        zpty -r -m shell all '*READY*'
+        zpty -w -n shell $'lazaret ch\\t; lazaret extract --ta\\t /x; print \"END\"ED\\n'
+        zpty -r -m shell all '*ENDED*'
+        print -r -- $all";
+    for (shell, script) in [("bash", bash), ("fish", fish), ("zsh", zsh)] {
+        let finished =
+            debian.finish(&format!("HOME=$(mktemp --directory) timeout 20 {shell} -c {}", quoted(script)))?;
+        let said = &finished.stdout;
+        assert!(said.contains("check") && said.contains("--tar"), "{shell}: {said}{}", finished.stderr);
+    }
+    Ok(())
+}
+
+/// As one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 fn lintian(place: &Place) -> Result {
-    std::fs::copy(&place.package, place.debian.path("/run/lazaret.deb"))?;
+    package::bring(&place.debian)?;
     let said = place
         .debian
         .finish("useradd --create-home judge; runuser -u judge -- lintian --fail-on error /run/lazaret.deb")?;
@@ -323,15 +363,41 @@ fn snippet(place: &Place) -> Result {
     place.debian.run(&format!("{AS_GUEST} udisksctl unmount -b {}", stick.name)).map(drop)
 }
 
-/// The rules for an older one, with a newer that keeps to the same property.
-fn older(place: &Place) -> Result {
+fn older_udisks(place: &Place) -> Result {
     place.install()?;
-    place.debian.run("cp /usr/share/lazaret/setup/older-udisks.rules /etc/udev/rules.d/75-lazaret.rules")?;
     place.daemons()?;
+    let debian = &place.debian;
+    let said = debian.run("lazaret setup desktop 2>&1")?;
+    assert!(said.contains("udisks2 2.9 knows no drivers"), "{said}");
     let stick = place.plug(&place.image()?)?;
-    let known = place.debian.run(&format!("udisksctl info -b {}", stick.name))?;
-    assert!(known.contains("HintIgnore:                 true"), "{known}");
-    Ok(())
+    let name = &stick.name;
+    let known = debian.run(&format!("udisksctl info -b {name}"))?;
+    assert!(known.contains("HintIgnore:                 true"), "it is not offered: {known}");
+    for user in ["guest", "root"] {
+        for kind in ["", "-t auto", "-t ext4", "-t ext3", "-t ext2", "-o ro"] {
+            let mount = format!("runuser -u {user} -- udisksctl mount -b {name} {kind}");
+            place.fails(&mount, "`only-lazaret' is not allowed")?;
+            place.mounted_by_nobody(&stick)?;
+        }
+    }
+    // The daemon does instead, and for the same user.
+    debian.run(&format!(
+        "mkdir -p /etc/lazaret; cat >/etc/lazaret/lazaret.toml <<'end'
+[[rule]]
+match = {{ label = '{LABEL}' }}
+action = 'mount'
+for = 'guest'
+end
+         lazaret automount >/run/automount.log 2>&1 & sleep 0.1"
+    ))?;
+    let read = format!("{AS_GUEST} cat '/run/media/guest/{LABEL}/secret'");
+    assert!(eventually(5 * SECOND, || debian.finish(&read).is_ok_and(|finished| finished.stdout == "secret")).0);
+    debian.run(&format!("umount '/run/media/guest/{LABEL}'; lazaret setup desktop --undo"))?;
+    // And back to the kernel, as before.
+    debian.run(&format!("udevadm settle; {AS_GUEST} udisksctl mount -b {name} -o ro"))?;
+    let line = place.mounted(&stick)?.ok_or("is not in the mount table")?;
+    assert!(line.contains(" ext4 "), "{line}");
+    debian.run(&format!("{AS_GUEST} udisksctl unmount -b {name}")).map(drop)
 }
 
 fn undone(place: &Place) -> Result {
