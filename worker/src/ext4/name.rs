@@ -117,9 +117,11 @@ impl Wanted<'_> {
     ///
     /// # Errors
     /// [`Error::Budget`], for folding.
+    #[inline]
     pub(super) fn matches(&self, stored: &[u8], budget: &mut Budget) -> Result<Match> {
         let same = match self {
-            Self::Bytes(name) | Self::AnyCase(name, _) => *name == stored,
+            // Names of a directory often begin alike.
+            Self::Bytes(name) | Self::AnyCase(name, _) => name.last() == stored.last() && *name == stored,
             Self::Ciphertext(name) => name.matches(stored),
         };
         Ok(match self {

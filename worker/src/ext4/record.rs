@@ -49,7 +49,9 @@ impl<'a> Records<'a> {
         Self { hashes, ..self }
     }
 
-    /// The record that begins here, held to the rules of the kernel's `__ext4_check_dir_entry`.
+    /// The record that begins here, held to the rules of the kernel's `__ext4_check_dir_entry`. Inlined, as `next` is: a
+    /// search goes over dozens of records for one name, and needs little of each.
+    #[inline(always)]
     fn check(&self) -> Result<Record<'a>, Rule> {
         let (begin, size) = (self.begin, self.block.len());
         let rest = self.block.get(begin..).unwrap_or_default();
@@ -73,9 +75,7 @@ impl<'a> Records<'a> {
             return Err(Rule::DirectoryInode);
         }
         let name = name.ok_or(Rule::DirectoryRecordEnd)?;
-        let hash = rest.get(name_end.next_multiple_of(4)..).filter(|_| hashed);
-        let hash = hash.and_then(|bytes| format::DirEntryHash::ref_from_prefix(bytes).ok());
-        let hash = hash.map(|(hash, _)| [hash.hash.get(), hash.minor_hash.get()]);
+        let hash = if hashed { hash_at(rest, name_end.next_multiple_of(4)) } else { None };
         Ok(Record { begin, end, inode: InodeNumber::new(head.inode.get()), file_type: head.file_type, name, hash })
     }
 }
@@ -84,6 +84,7 @@ impl<'a> Iterator for Records<'a> {
     /// A record, or which rule is broken at which byte of the block.
     type Item = Result<Record<'a>, (Rule, usize)>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.begin >= self.block.len() {
             return None;
@@ -95,8 +96,16 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
+/// The hash that begins at this byte of a record.
+#[cold]
+fn hash_at(record: &[u8], begin: usize) -> Option<[u32; 2]> {
+    let (hash, _) = format::DirEntryHash::ref_from_prefix(record.get(begin..)?).ok()?;
+    Some([hash.hash.get(), hash.minor_hash.get()])
+}
+
 /// `rec_len`, which has 16 bits: in blocks of 64 KiB 0 and 65535 stand for the whole block, and the two lowest bits
 /// for those above the 16.
+#[inline]
 pub(super) fn record_length(rec_len: u16, block: usize) -> usize {
     const LARGEST_BLOCK: usize = 1 << 16;
     match rec_len {
