@@ -71,8 +71,8 @@ impl Verifier {
 
     /// The seed of everything that belongs to one inode: its own checksum, its extent nodes, its directory blocks.
     pub fn inode_seed(&self, number: InodeNumber, generation: u32) -> u32 {
-        let seed = crc32c(self.seed, &number.value().to_le_bytes());
-        crc32c(seed, &generation.to_le_bytes())
+        let both = u64::from(generation) << 32 | u64::from(number.value());
+        crc32c(self.seed, &both.to_le_bytes())
     }
 
     /// Passes what matches. What does not is an error, or is counted, as `checksum=` says.
