@@ -1,99 +1,233 @@
-//! The extent nodes that were checked last, so that a read in the middle of a large file checks no node twice.
+//! What was checked last, so that a request that comes again, or one beside it, checks nothing twice.
 //!
-//! Bounded by a constant, whatever the image: a fixed number of sets of four, each with a lock of its own. A node is
-//! found only under everything that its check depended on, so that a hit is as good as a check.
+//! Bounded by the memory that was granted, whatever the image: a fixed number of sets of four, each with a lock of its
+//! own, so that threads seldom meet. A thing is found only under everything that its check depended on, so that a hit is
+//! as good as a check; and what was let pass with a wrong checksum is not kept, so that each use of it is counted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Block;
+use super::dir::{BlockKey, Role};
 use super::extent::{Entry, Node, NodeKey};
-use super::units::{BlockSize, usize_from};
+use super::group::GroupDescriptor;
+use super::inode::Inode;
+use super::units::{BlockSize, GroupNumber, InodeNumber, u64_from};
 
-/// The most that the entries of all kept nodes take, in bytes.
-const MOST_BYTES: usize = 8 << 20;
+/// Things that one set holds.
+const WAYS: usize = 4;
+/// The most inodes and group descriptors that are kept. More of them would seldom be asked for again: the kernel keeps
+/// what it was told of an inode, and a descriptor is asked for beside its neighbours.
+const MOST_SMALL: usize = 1024;
 
-/// Where a node may be kept: the one used last comes first.
-type Set = [Option<Arc<Node>>; 4];
-
-/// The nodes that are kept.
-pub(super) struct NodeCache {
-    sets: Box<[Mutex<Set>]>,
+/// What a thing is found under.
+pub(super) trait Key: Copy + PartialEq {
+    /// A number that tells most keys apart. What lies side by side should have numbers side by side.
+    fn mixed(&self) -> u64;
 }
 
-impl NodeCache {
-    pub(super) fn new(size: BlockSize) -> Self {
+/// The things of one kind that are kept.
+pub(super) struct Cache<K, V> {
+    sets: Box<[Mutex<Set<K, V>>]>,
+}
+
+/// Where a thing may be kept: the one used last comes first.
+type Set<K, V> = [Option<(K, V)>; WAYS];
+
+/// All that is kept of one file system.
+pub(super) struct Kept {
+    /// Of extent trees.
+    pub(super) nodes: Cache<NodeKey, Arc<Node>>,
+    /// Of directories, and what each is.
+    pub(super) blocks: Cache<BlockKey, (Arc<Block>, Role)>,
+    pub(super) inodes: Cache<InodeNumber, Arc<Inode>>,
+    pub(super) groups: Cache<GroupNumber, GroupDescriptor>,
+}
+
+impl Kept {
+    /// Takes less than a quarter of the bytes that `memory` grants.
+    pub(super) fn new(size: BlockSize, memory: u64) -> Self {
         // An entry takes 12 bytes on the disk.
-        let node = usize_from(size.bytes()).div_ceil(12).saturating_mul(size_of::<Entry>());
-        let sets = MOST_BYTES.checked_div(node.saturating_mul(4)).unwrap_or(1);
-        // An odd number, so that nodes a power of two apart do not meet in a few sets.
+        let node = size.length().div_ceil(12).saturating_mul(size_of::<Entry>());
+        // What an inode has on the heap is shorter than a block, and seldom longer than what it has outside.
+        let inode = size_of::<Inode>().saturating_mul(2);
+        let fitting = |share: u32, each: usize| {
+            let bytes = memory.checked_shr(share).unwrap_or(0).checked_div(u64_from(each)).unwrap_or(0);
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        };
+        Self {
+            nodes: Cache::new(fitting(3, node)),
+            blocks: Cache::new(fitting(4, size.length())),
+            inodes: Cache::new(fitting(6, inode).min(MOST_SMALL)),
+            groups: Cache::new(MOST_SMALL),
+        }
+    }
+}
+
+impl<K: Key, V: Clone> Cache<K, V> {
+    /// Room for so many things, and for one set at least.
+    fn new(most: usize) -> Self {
+        let sets = most.checked_div(WAYS).unwrap_or(0);
+        // An odd number, so that things a power of two apart do not meet in a few sets.
         let sets = sets.saturating_sub(1) | 1;
         Self { sets: (0..sets).map(|_| Mutex::default()).collect() }
     }
 
-    pub(super) fn find(&self, key: &NodeKey) -> Option<Arc<Node>> {
+    /// A copy of what is kept under this key.
+    pub(super) fn find(&self, key: &K) -> Option<V> {
         let mut set = self.set(key)?.lock().unwrap_or_else(PoisonError::into_inner);
-        let way = set.iter().position(|node| node.as_ref().is_some_and(|node| node.key == *key))?;
-        set.get_mut(..=way)?.rotate_right(1);
-        set.first().cloned().flatten()
+        let way = set.iter().position(|kept| kept.as_ref().is_some_and(|(of, _)| of == key))?;
+        if way > 0 {
+            set.get_mut(..=way)?.rotate_right(1);
+        }
+        set.first()?.as_ref().map(|(_, value)| value.clone())
     }
 
-    pub(super) fn keep(&self, node: &Arc<Node>) {
-        let Some(set) = self.set(&node.key) else { return };
+    /// Keeps this, in the place of what was used least of its set.
+    pub(super) fn keep(&self, key: K, value: V) {
+        let Some(set) = self.set(&key) else { return };
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
         set.rotate_right(1);
         if let Some(first) = set.first_mut() {
-            *first = Some(Arc::clone(node));
+            *first = Some((key, value));
         }
     }
 
-    fn set(&self, key: &NodeKey) -> Option<&Mutex<Set>> {
-        let sets = u64::try_from(self.sets.len()).ok()?;
-        // Blocks that lie side by side, as nodes do, come into different sets.
-        let mixed = key.block.0 ^ u64::from(key.seed);
-        self.sets.get(usize::try_from(mixed.checked_rem(sets)?).ok()?)
+    fn set(&self, key: &K) -> Option<&Mutex<Set<K, V>>> {
+        let sets = u64_from(self.sets.len());
+        self.sets.get(usize::try_from(key.mixed().checked_rem(sets)?).ok()?)
+    }
+}
+
+impl Key for NodeKey {
+    fn mixed(&self) -> u64 {
+        self.block.0 ^ u64::from(self.seed)
+    }
+}
+
+impl Key for BlockKey {
+    fn mixed(&self) -> u64 {
+        self.place.0 ^ u64::from(self.seed)
+    }
+}
+
+impl Key for InodeNumber {
+    fn mixed(&self) -> u64 {
+        self.value().into()
+    }
+}
+
+impl Key for GroupNumber {
+    fn mixed(&self) -> u64 {
+        self.0.into()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::ext4::units::BlockNumber;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn node(block: u64) -> Arc<Node> {
-        let key = NodeKey { seed: 1, inode: 12, block: BlockNumber(block), depth: 0, from: 0, to: 10 };
-        Arc::new(Node { key, entries: Arc::new([]), is_roomy: true })
+    use lazaret_policy::message::Checksum;
+
+    use super::*;
+    use crate::device::Device;
+    use crate::ext4::sample::{Sample, directory, names};
+    use crate::ext4::units::BlockNumber;
+    use crate::ext4::{Filesystem, Settings};
+
+    fn key(block: u64) -> NodeKey {
+        NodeKey { seed: 1, inode: 12, block: BlockNumber(block), depth: 0, from: 0, to: 10 }
     }
 
     #[test]
     fn the_least_used_of_a_set_makes_room() {
-        let cache = NodeCache::new(BlockSize::from_log(2).unwrap());
+        let cache = Cache::new(64);
         let stride = cache.sets.len() as u64 * 2;
-        let nodes: Vec<_> = (0..5).map(|n| node(8 + n * stride)).collect();
-        for node in &nodes[..4] {
-            cache.keep(node);
+        let keys: Vec<_> = (0..5).map(|n| key(8 + n * stride)).collect();
+        for (number, key) in keys[..4].iter().enumerate() {
+            cache.keep(*key, number);
         }
-        assert!(cache.find(&nodes[0].key).is_some());
-        cache.keep(&nodes[4]);
-        assert!(cache.find(&nodes[1].key).is_none());
-        for index in [0, 2, 3, 4] {
-            assert!(Arc::ptr_eq(&cache.find(&nodes[index].key).unwrap(), &nodes[index]));
+        assert_eq!(cache.find(&keys[0]), Some(0));
+        cache.keep(keys[4], 4);
+        assert_eq!(cache.find(&keys[1]), None);
+        for number in [0, 2, 3, 4] {
+            assert_eq!(cache.find(&keys[number]), Some(number));
         }
     }
 
     #[test]
     fn a_node_checked_for_another_range_is_not_found() {
-        let cache = NodeCache::new(BlockSize::from_log(0).unwrap());
-        cache.keep(&node(9));
-        assert!(cache.find(&NodeKey { to: 11, ..node(9).key }).is_none());
-        assert!(cache.find(&NodeKey { depth: 1, ..node(9).key }).is_none());
-        assert!(cache.find(&node(9).key).is_some());
+        let cache = Cache::new(64);
+        cache.keep(key(9), ());
+        for other in [
+            NodeKey { to: 11, ..key(9) },
+            NodeKey { from: 1, ..key(9) },
+            NodeKey { depth: 1, ..key(9) },
+            NodeKey { inode: 13, ..key(9) },
+        ] {
+            assert_eq!(cache.find(&other), None);
+        }
+        assert_eq!(cache.find(&key(9)), Some(()));
     }
 
     #[test]
-    fn it_stays_within_its_bytes_at_every_block_size() {
-        for log in 0..=6 {
-            let size = BlockSize::from_log(log).unwrap();
-            let nodes = NodeCache::new(size).sets.len() * 4;
-            assert!(nodes >= 4 && nodes * (size.length() / 12) * size_of::<Entry>() <= MOST_BYTES);
+    fn it_stays_within_its_share_of_the_memory_at_every_block_size() {
+        for memory in [8 << 20, 64 << 20, 1 << 30] {
+            for log in 0..=6 {
+                let size = BlockSize::from_log(log).unwrap();
+                let kept = Kept::new(size, memory);
+                let nodes = kept.nodes.sets.len() * WAYS * (size.length() / 12) * size_of::<Entry>();
+                let blocks = kept.blocks.sets.len() * WAYS * size.length();
+                let inodes = kept.inodes.sets.len() * WAYS * 2 * size_of::<Inode>();
+                let groups = kept.groups.sets.len() * size_of::<Mutex<Set<GroupNumber, GroupDescriptor>>>();
+                assert!(((nodes + blocks + inodes + groups) as u64) < memory / 4, "{log}, {memory}");
+                assert!(kept.inodes.sets.len() > 9);
+            }
+        }
+    }
+
+    /// A file system whose device counts how often it is asked.
+    fn counted(bytes: Vec<u8>, checksum: Checksum) -> (Filesystem, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let device = Device::answered(bytes.len() as u64, move |offset, out| {
+            count.fetch_add(1, Ordering::Relaxed);
+            out.copy_from_slice(&bytes[offset as usize..][..out.len()]);
+            true
+        });
+        (Filesystem::open(device, Settings { checksum, ..Settings::default() }).unwrap(), asked)
+    }
+
+    #[test]
+    fn what_was_checked_is_read_no_more() {
+        let names = names(200, 20);
+        for indexed in [None, Some("half")] {
+            let (fs, asked) = counted(Sample::new(&["-b", "1024"], indexed, &names).bytes, Checksum::Strict);
+            let number = directory(&fs).number;
+            let look = || {
+                let directory = fs.kept_inode(number).unwrap();
+                fs.lookup(&directory, &names[150]).unwrap().unwrap()
+            };
+            let (found, before) = (look(), asked.load(Ordering::Relaxed));
+            for _ in 0..3 {
+                assert_eq!(look(), found);
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), before);
+            let (file, before) = (fs.inode(found).unwrap(), before + 1);
+            assert_eq!((file.number, asked.load(Ordering::Relaxed)), (found, before), "its group is known");
+        }
+    }
+
+    #[test]
+    fn what_is_let_pass_is_counted_at_each_use() {
+        let names = names(200, 20);
+        let mut bytes = Sample::new(&["-b", "1024", "-O", "^dir_index"], None, &names).bytes;
+        let at = bytes.windows(20).position(|window| window == names[199]).unwrap();
+        bytes[at] ^= 1;
+        let (fs, _) = counted(bytes, Checksum::Warn);
+        let directory = directory(&fs);
+        for uses in 1..4 {
+            assert_eq!(fs.lookup(&directory, &names[199]), Ok(None));
+            assert_eq!(fs.verifier().failures(), uses);
         }
     }
 }

@@ -90,6 +90,11 @@ impl Verifier {
         }
     }
 
+    /// Whether what has a wrong checksum is used all the same, and each use is counted.
+    pub fn counts_uses(&self) -> bool {
+        self.policy == Checksum::Warn
+    }
+
     /// How many wrong checksums were let pass.
     pub fn failures(&self) -> u64 {
         self.ledger.toll().passed

@@ -5,6 +5,7 @@
 //! others. One call looks at no more than its [`Budget`] allows. On the way of a read this comes first: name → inode.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
@@ -19,7 +20,7 @@ use super::inode::{FileKind, Inode, InodeFlags};
 use super::map::MappingKind;
 use super::name::{Match, Naming, Wanted};
 use super::record::{Records, record_length};
-use super::units::{FileOffset, InodeNumber, LogicalBlock, u64_from, usize_from};
+use super::units::{ByteOffset, FileOffset, InodeNumber, LogicalBlock, u64_from, usize_from};
 use super::{Block, Filesystem};
 use crate::error::{Error, Result};
 
@@ -231,26 +232,37 @@ impl Filesystem {
         directory: &Inode,
         block: LogicalBlock,
         budget: &mut Budget,
-    ) -> Result<Option<(Block, Role)>> {
+    ) -> Result<Option<(Arc<Block>, Role)>> {
         if directory.flags.contains(InodeFlags::INLINE_DATA) {
-            return Ok(self.inline_directory_block(directory, block)?.map(|bytes| (bytes, Role::Leaf)));
+            return Ok(self.inline_directory_block(directory, block)?.map(|bytes| (Arc::new(bytes), Role::Leaf)));
         }
-        let Some(bytes) = self.read_block_within(directory, block, budget)? else { return Ok(None) };
+        let Some(place) = self.place_of_block(directory, block, budget)? else { return Ok(None) };
+        let (inode, seed, hashed) = (directory.number.value(), directory.checksum_seed, self.is_hashed(directory));
+        let key = BlockKey { seed, inode, block, place, hashed };
+        if let Some(kept) = self.kept.blocks.find(&key) {
+            return Ok(Some(kept));
+        }
+        let bytes = self.copy_block(place)?;
         let hidden = || format::DirEntry::ref_from_prefix(&bytes).is_ok_and(|(first, _)| fills(first, &bytes));
         let role = match block {
-            LogicalBlock(0) if self.is_hashed(directory) => Role::Root,
-            _ if self.is_hashed(directory) && hidden() => Role::Node,
+            LogicalBlock(0) if hashed => Role::Root,
+            _ if hashed && hidden() => Role::Node,
             _ => Role::Leaf,
         };
+        let mut matches = true;
         if self.verifier().kind() == Kind::Crc32c {
-            let matches = match role {
+            matches = match role {
                 Role::Root | Role::Node => htree::checksum_matches(self, directory, block, &bytes, role)?,
-                Role::Leaf => checksum_matches(&bytes, directory.checksum_seed),
+                Role::Leaf => checksum_matches(&bytes, seed),
             };
-            let place = Place::Directory { inode: directory.number.value(), block: block.0, offset: 0 };
+            let place = Place::Directory { inode, block: block.0, offset: 0 };
             self.verifier().judge(matches, Rule::DirectoryChecksum, place)?;
         }
-        Ok(Some((bytes, role)))
+        let found = (Arc::new(bytes), role);
+        if matches {
+            self.kept.blocks.keep(key, found.clone());
+        }
+        Ok(Some(found))
     }
 
     /// How many blocks a directory has, the last one perhaps in part.
@@ -318,6 +330,19 @@ pub(super) enum Role {
     Root,
     /// An inner node of a hash tree, behind an empty entry.
     Node,
+}
+
+/// Everything that the check of a block of a directory depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlockKey {
+    /// The inode's checksum seed.
+    pub(super) seed: u32,
+    pub(super) inode: u32,
+    pub(super) block: LogicalBlock,
+    /// Where it lies.
+    pub(super) place: ByteOffset,
+    /// Whether the directory has a hash tree.
+    pub(super) hashed: bool,
 }
 
 /// A search for a name through blocks of a directory.

@@ -107,10 +107,15 @@ fn descend(fs: &Filesystem, inode: &Inode, block: LogicalBlock, budget: &mut Bud
         depth = below;
         let block = BlockNumber(entry.start);
         let key = NodeKey { seed: inode.checksum_seed, inode: number, block, depth, from, to };
-        if fs.nodes().find(&key).is_none() && !planted("depth") {
-            budget.spend(fs.superblock().block_size.bytes().into())?;
-        }
-        let next = read(fs, inode.number, key)?;
+        let next = match fs.kept.nodes.find(&key) {
+            Some(node) => node,
+            None => {
+                if !planted("depth") {
+                    budget.spend(fs.superblock().block_size.bytes().into())?;
+                }
+                load(fs, inode.number, key)?
+            }
+        };
         if planted("depth") {
             depth = next.key.depth;
         }
@@ -209,11 +214,13 @@ fn hole(at: u64, to: u64) -> Run {
     Run { blocks: to.saturating_sub(at), kind: RunKind::Hole }
 }
 
-/// A node from the cache, or from the device, verified and checked.
+/// A node that is kept, or from the device.
 fn read(fs: &Filesystem, inode: InodeNumber, key: NodeKey) -> Result<Arc<Node>> {
-    if let Some(node) = fs.nodes().find(&key) {
-        return Ok(node);
-    }
+    fs.kept.nodes.find(&key).map_or_else(|| load(fs, inode, key), Ok)
+}
+
+/// A node from the device, verified and checked, and kept from now on.
+fn load(fs: &Filesystem, inode: InodeNumber, key: NodeKey) -> Result<Arc<Node>> {
     let place = Place::ExtentNode { inode: inode.value(), block: key.block.0 };
     let broken = |rule| Error::corrupt(rule, place);
     let size = fs.superblock().block_size;
@@ -226,13 +233,14 @@ fn read(fs: &Filesystem, inode: InodeNumber, key: NodeKey) -> Result<Arc<Node>> 
         return Err(broken(Rule::ExtentDepth));
     }
     let key = if planted("depth") { NodeKey { depth: header.eh_depth.get(), ..key } } else { key };
-    if fs.verifier().kind() == Kind::Crc32c {
-        fs.verifier().judge(checksum_matches(&bytes, header, key.seed), Rule::ExtentChecksum, place)?;
-    }
+    let matches = fs.verifier().kind() != Kind::Crc32c || checksum_matches(&bytes, header, key.seed);
+    fs.verifier().judge(matches, Rule::ExtentChecksum, place)?;
     let mut entries = vec![Entry::default(); header.eh_entries.get().into()];
     check(fs, inode, rest, &mut entries, key.depth, (key.from, key.to)).map_err(broken)?;
     let node = Arc::new(Node { key, entries: entries.into(), is_roomy: is_roomy(header, rest) });
-    fs.nodes().keep(&node);
+    if matches {
+        fs.kept.nodes.keep(key, Arc::clone(&node));
+    }
     Ok(node)
 }
 

@@ -1,7 +1,7 @@
 //! Group descriptors: where a group's bitmaps and its part of the inode table lie.
 //!
-//! A descriptor is copied out, verified and checked each time it is used; a broken one loses the inodes of its group
-//! and no others. Where the descriptors themselves lie follows from the superblock alone: behind its copies, or, with
+//! A descriptor is copied out, verified and checked before it is used, and then kept (`cache.rs`); a broken one loses the
+//! inodes of its group and no others. Where the descriptors themselves lie follows from the superblock alone: behind its copies, or, with
 //! the feature meta_bg, spread over the device.
 
 use lazaret_policy::corruption::{Place, Rule};
@@ -30,18 +30,30 @@ pub struct GroupDescriptor {
 impl Filesystem {
     /// The descriptor of a group, copied out and checked.
     pub fn group(&self, group: GroupNumber) -> Result<GroupDescriptor> {
+        if let Some(kept) = self.kept.groups.find(&group) {
+            return Ok(kept);
+        }
         let superblock = self.superblock();
-        let located = Located::of(superblock, &self.raw_group(group)?);
-        let checked = located.check(superblock);
-        checked.ok_or(Error::corrupt(Rule::GroupInFileSystem, Place::GroupDescriptor(group.0)))
+        let (raw, matches) = self.judged_group(group)?;
+        let checked = Located::of(superblock, &raw).check(superblock);
+        let checked = checked.ok_or(Error::corrupt(Rule::GroupInFileSystem, Place::GroupDescriptor(group.0)))?;
+        if matches {
+            self.kept.groups.keep(group, checked);
+        }
+        Ok(checked)
     }
 
     /// The fields of a group's descriptor, which matches its checksum, or is trusted without.
     pub(super) fn raw_group(&self, group: GroupNumber) -> Result<format::GroupDescriptor> {
+        self.judged_group(group).map(|(raw, _)| raw)
+    }
+
+    /// The same, and whether they match.
+    fn judged_group(&self, group: GroupNumber) -> Result<(format::GroupDescriptor, bool)> {
         let (raw, matches) = self.stored_group(group)?;
         let passes = matches || self.settings.trust_descriptors;
         self.verifier().judge(passes, Rule::GroupChecksum, Place::GroupDescriptor(group.0))?;
-        Ok(raw)
+        Ok((raw, matches))
     }
 
     /// The fields of a group's descriptor, and whether they match their checksum.

@@ -4,6 +4,8 @@
 //! checked before a child is taken from it. Names of equal hash may run over into the leaves behind, so the search goes
 //! on while the tree says that the next leaf begins with the same hash. On the way of a lookup: name → hash → leaf.
 
+use std::sync::Arc;
+
 use lazaret_policy::corruption::Rule;
 use lazaret_policy::feature::Incompat;
 use zerocopy::FromBytes;
@@ -135,7 +137,7 @@ impl Path<'_> {
 
 /// A block of a hash tree, a copy that was checked.
 pub(super) struct Level {
-    bytes: Block,
+    bytes: Arc<Block>,
     block: LogicalBlock,
     shape: Shape,
     /// Which entry leads on.

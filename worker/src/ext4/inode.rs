@@ -4,6 +4,8 @@
 //! `indirect.rs` check when the file's data is asked for, so that a broken map leaves the rest of the inode readable.
 //! On the way of a read this comes first: node id → inode → mapping.
 
+use std::sync::Arc;
+
 use bitflags::bitflags;
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
@@ -136,13 +138,28 @@ impl Filesystem {
         Ok(inode)
     }
 
+    /// As [`Self::inode`], for whoever will ask for it again: it was checked when it was asked for first.
+    ///
+    /// # Errors
+    /// As [`Self::inode`].
+    pub fn kept_inode(&self, number: InodeNumber) -> Result<Arc<Inode>> {
+        if let Some(inode) = self.kept.inodes.find(&number) {
+            return Ok(inode);
+        }
+        let inode = Arc::new(self.inode(number)?);
+        if !self.verifier().counts_uses() {
+            self.kept.inodes.keep(number, Arc::clone(&inode));
+        }
+        Ok(inode)
+    }
+
     /// As [`Self::inode`], but also one of the file system's own: the journal, a quota file.
     pub fn any_inode(&self, number: InodeNumber) -> Result<Inode> {
         let offset = self.inode_address(number)?;
 
-        // Most inodes are 128, 256 or 512 bytes long and need no heap.
+        // Most inodes are 128 or 256 bytes long and need no heap.
         let size = usize::from(self.superblock().inode_size);
-        let (mut short, mut long) = ([0; 512], Vec::new());
+        let (mut short, mut long) = ([0; 256], Vec::new());
         let bytes = match short.get_mut(..size) {
             Some(bytes) => bytes,
             None => {

@@ -63,11 +63,11 @@ pub use self::units::{BlockNumber, BlockSize, ByteOffset, FileOffset, GroupNumbe
 pub use self::xattr::{Namespace, Xattr};
 
 use self::budget::Budget;
-use self::cache::NodeCache;
+use self::cache::Kept;
 use self::checksum::Verifier;
 use self::journal::Changes;
 use self::system_zone::{SystemZone, Totals};
-use self::units::{u64_from, usize_from};
+use self::units::u64_from;
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -78,7 +78,8 @@ pub struct Filesystem {
     superblock: Superblock,
     verifier: Verifier,
     zone: SystemZone,
-    nodes: NodeCache,
+    /// What was checked last.
+    kept: Kept,
     totals: Totals,
     journal_blocks: u64,
     replayed: Replayed,
@@ -135,6 +136,8 @@ impl Filesystem {
         device.set_overlay(std::mem::take(&mut recovered.overlay));
         let mut fs = Self::open_unrecovered(device, settings)?;
         fs.replayed = recovered.finish(&mut fs)?;
+        // Nor does what was read on the way.
+        fs.kept = Kept::new(fs.superblock.block_size, settings.memory);
         Ok(fs)
     }
 
@@ -147,11 +150,11 @@ impl Filesystem {
         let superblock = Superblock::read(&device, settings)?;
         let verifier = Verifier::new(&superblock, settings.checksum);
         let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
-        let nodes = NodeCache::new(superblock.block_size);
+        let kept = Kept::new(superblock.block_size, settings.memory);
         let (replayed, changes) = (Replayed::default(), Changes::default());
         let journal_blocks = 0;
         let mut fs =
-            Self { device, settings, superblock, verifier, zone, nodes, totals, journal_blocks, replayed, changes };
+            Self { device, settings, superblock, verifier, zone, kept, totals, journal_blocks, replayed, changes };
 
         // A broken journal is nothing to a reader of a clean file system.
         let journal = fs.superblock.journal_inode.and_then(|number| fs.any_inode(number).ok());
@@ -181,11 +184,6 @@ impl Filesystem {
     /// The checksums of this file system, and what is done about wrong ones.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
-    }
-
-    /// The extent nodes that were checked last.
-    fn nodes(&self) -> &NodeCache {
-        &self.nodes
     }
 
     /// The blocks that no file may hold.
@@ -268,16 +266,21 @@ impl Filesystem {
     /// # Errors
     /// As [`Self::map`], and a device that cannot be read.
     pub fn read_block(&self, inode: &Inode, block: LogicalBlock) -> Result<Option<Block>> {
-        self.read_block_within(inode, block, &mut Budget::new())
+        let place = self.place_of_block(inode, block, &mut Budget::new())?;
+        place.map(|place| self.copy_block(place)).transpose()
     }
 
-    /// The same for one who reads more than one in a request: looking for the block is charged, the block is not.
-    fn read_block_within(&self, inode: &Inode, block: LogicalBlock, budget: &mut Budget) -> Result<Option<Block>> {
+    /// Where a block of a file lies; none where there is a hole, or space never written to.
+    fn place_of_block(&self, inode: &Inode, block: LogicalBlock, budget: &mut Budget) -> Result<Option<ByteOffset>> {
         let size = self.superblock.block_size;
         let mapping = self.map_within(inode, size.file_offset(block), size.bytes().into(), budget)?;
-        let MappingKind::Data(start) = mapping.kind else { return Ok(None) };
-        let mut bytes = vec![0; usize_from(size.bytes())].into_boxed_slice();
-        self.device.read_at(start.0, &mut bytes)?;
-        Ok(Some(bytes))
+        Ok(if let MappingKind::Data(place) = mapping.kind { Some(place) } else { None })
+    }
+
+    /// The block of the device that begins here.
+    fn copy_block(&self, place: ByteOffset) -> Result<Block> {
+        let mut bytes = vec![0; self.superblock.block_size.length()].into_boxed_slice();
+        self.device.read_at(place.0, &mut bytes)?;
+        Ok(bytes)
     }
 }

@@ -65,13 +65,13 @@ impl Frontend {
         self.filesystem.wait()
     }
 
-    fn inode(&self, node: INodeNo) -> Result<Inode> {
+    fn inode(&self, node: INodeNo) -> Result<Arc<Inode>> {
         let number = if node == INodeNo::ROOT {
             Some(InodeNumber::ROOT)
         } else {
             u32::try_from(node.0).ok().and_then(InodeNumber::new)
         };
-        let inode = self.filesystem().inode(number.ok_or(Error::NotFound)?)?;
+        let inode = self.filesystem().kept_inode(number.ok_or(Error::NotFound)?)?;
         if self.is_hidden(Some(inode.kind)) { Err(Error::NotFound) } else { Ok(inode) }
     }
 

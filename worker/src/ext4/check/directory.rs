@@ -1,5 +1,7 @@
 //! Directories: what each entry names, and each name only once.
 
+use std::sync::Arc;
+
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::Incompat;
 
@@ -122,7 +124,7 @@ impl Check<'_> {
 
     /// A block of a directory, or none if it cannot be read; and none at all where the directory is not to be looked at
     /// any further.
-    fn page(&mut self, directory: &Inode, block: LogicalBlock) -> Result<Option<Option<Block>>> {
+    fn page(&mut self, directory: &Inode, block: LogicalBlock) -> Result<Option<Option<Arc<Block>>>> {
         if !directory.flags.contains(InodeFlags::INLINE_DATA) {
             let Some(left) = self.directory_blocks.checked_sub(1) else {
                 // More than there are: some were seen before, as another's or its own.
