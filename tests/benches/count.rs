@@ -113,7 +113,7 @@ fn lookup(filesystem: &Filesystem, times: u64) -> Result {
     let number = at(filesystem, "few")?.number;
     for round in 0..times {
         let name = image::name(round.wrapping_mul(2_654_435_761) % FEW);
-        let directory = filesystem.inode(number).map_err(|error| format!("{error:?}"))?;
+        let directory = filesystem.kept_inode(number).map_err(|error| format!("{error:?}"))?;
         let found = filesystem.lookup(&directory, name.as_bytes()).map_err(|error| format!("{error:?}"))?;
         std::hint::black_box(filesystem.inode(found.ok_or("no such name")?).map_err(|error| format!("{error:?}"))?);
     }
@@ -124,7 +124,7 @@ fn lookup(filesystem: &Filesystem, times: u64) -> Result {
 fn read(filesystem: &Filesystem, times: u64) -> Result {
     let number = at(filesystem, "fragmented")?.number;
     for round in 0..times {
-        let inode = filesystem.inode(number).map_err(|error| format!("{error:?}"))?;
+        let inode = filesystem.kept_inode(number).map_err(|error| format!("{error:?}"))?;
         let offset = round.wrapping_mul(2_654_435_761) % image::FEW * 8192;
         let mapping = filesystem.map(&inode, FileOffset(offset), 4096).map_err(|error| format!("{error:?}"))?;
         let MappingKind::Data(place) = mapping.kind else { return Err("a hole where data was written".into()) };
