@@ -148,6 +148,7 @@ fn settings(start: &Start) -> Settings {
         verity: start.verity,
         superblock: start.superblock,
         memory: start.memory,
+        ..Settings::default()
     }
 }
 

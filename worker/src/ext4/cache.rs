@@ -4,7 +4,7 @@
 //! own, so that threads seldom meet. A thing is found only under everything that its check depended on, so that a hit is
 //! as good as a check; and what was let pass with a wrong checksum is not kept, so that each use of it is counted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Block;
 use super::dir::{BlockKey, Role};
@@ -27,7 +27,10 @@ pub(super) trait Key: Copy + PartialEq {
 
 /// The things of one kind that are kept.
 pub(super) struct Cache<K, V> {
-    sets: Box<[Mutex<Set<K, V>>]>,
+    /// How many sets there are.
+    count: usize,
+    /// None before the first thing is kept: to make room is the dearest part of opening a small image.
+    sets: OnceLock<Box<[Mutex<Set<K, V>>]>>,
 }
 
 /// Where a thing may be kept: the one used last comes first.
@@ -44,8 +47,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Takes less than a quarter of the bytes that `memory` grants.
-    pub(super) fn new(size: BlockSize, memory: u64) -> Self {
+    /// Takes less than a quarter of the bytes that `memory` grants, and none if nothing is to be kept.
+    pub(super) fn new(size: BlockSize, memory: u64, keeps: bool) -> Self {
         // An entry takes 12 bytes on the disk.
         let node = size.length().div_ceil(12).saturating_mul(size_of::<Entry>());
         // What an inode has on the heap is shorter than a block, and seldom longer than what it has outside.
@@ -55,21 +58,30 @@ impl Kept {
             usize::try_from(bytes).unwrap_or(usize::MAX)
         };
         Self {
-            nodes: Cache::new(fitting(3, node)),
-            blocks: Cache::new(fitting(4, size.length())),
-            inodes: Cache::new(fitting(6, inode).min(MOST_SMALL)),
-            groups: Cache::new(MOST_SMALL),
+            nodes: Cache::new(keeps.then(|| fitting(3, node))),
+            blocks: Cache::new(keeps.then(|| fitting(4, size.length()))),
+            inodes: Cache::new(keeps.then(|| fitting(6, inode).min(MOST_SMALL))),
+            groups: Cache::new(keeps.then_some(MOST_SMALL)),
         }
     }
 }
 
 impl<K: Key, V: Clone> Cache<K, V> {
-    /// Room for so many things, and for one set at least.
-    fn new(most: usize) -> Self {
-        let sets = most.checked_div(WAYS).unwrap_or(0);
+    /// Room for so many things, and for one set at least; for none, if none are to be kept.
+    fn new(most: Option<usize>) -> Self {
+        let sets = |most: usize| most.checked_div(WAYS).unwrap_or(0);
         // An odd number, so that things a power of two apart do not meet in a few sets.
-        let sets = sets.saturating_sub(1) | 1;
-        Self { sets: (0..sets).map(|_| Mutex::default()).collect() }
+        let count = most.map_or(0, |most| sets(most).saturating_sub(1) | 1);
+        Self { count, sets: OnceLock::new() }
+    }
+
+    /// The room itself; none, where the heap has no more.
+    fn room(count: usize) -> Box<[Mutex<Set<K, V>>]> {
+        let mut sets = Vec::new();
+        if sets.try_reserve_exact(count).is_ok() {
+            sets.resize_with(count, Mutex::default);
+        }
+        sets.into_boxed_slice()
     }
 
     /// A copy of what is kept under this key.
@@ -84,6 +96,7 @@ impl<K: Key, V: Clone> Cache<K, V> {
 
     /// Keeps this, in the place of what was used least of its set.
     pub(super) fn keep(&self, key: K, value: V) {
+        self.sets.get_or_init(|| Self::room(self.count));
         let Some(set) = self.set(&key) else { return };
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
         set.rotate_right(1);
@@ -93,8 +106,9 @@ impl<K: Key, V: Clone> Cache<K, V> {
     }
 
     fn set(&self, key: &K) -> Option<&Mutex<Set<K, V>>> {
-        let sets = u64_from(self.sets.len());
-        self.sets.get(usize::try_from(key.mixed().checked_rem(sets)?).ok()?)
+        let sets = self.sets.get()?;
+        let count = u64_from(sets.len());
+        sets.get(usize::try_from(key.mixed().checked_rem(count)?).ok()?)
     }
 }
 
@@ -139,9 +153,16 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_to_keep_none_keeps_none() {
+        let cache = Cache::new(None);
+        cache.keep(key(9), 1);
+        assert_eq!(cache.find(&key(9)), None);
+    }
+
+    #[test]
     fn the_least_used_of_a_set_makes_room() {
-        let cache = Cache::new(64);
-        let stride = cache.sets.len() as u64 * 2;
+        let cache = Cache::new(Some(64));
+        let stride = cache.count as u64 * 2;
         let keys: Vec<_> = (0..5).map(|n| key(8 + n * stride)).collect();
         for (number, key) in keys[..4].iter().enumerate() {
             cache.keep(*key, number);
@@ -156,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_node_checked_for_another_range_is_not_found() {
-        let cache = Cache::new(64);
+        let cache = Cache::new(Some(64));
         cache.keep(key(9), ());
         for other in [
             NodeKey { to: 11, ..key(9) },
@@ -174,13 +195,13 @@ mod tests {
         for memory in [8 << 20, 64 << 20, 1 << 30] {
             for log in 0..=6 {
                 let size = BlockSize::from_log(log).unwrap();
-                let kept = Kept::new(size, memory);
-                let nodes = kept.nodes.sets.len() * WAYS * (size.length() / 12) * size_of::<Entry>();
-                let blocks = kept.blocks.sets.len() * WAYS * size.length();
-                let inodes = kept.inodes.sets.len() * WAYS * 2 * size_of::<Inode>();
-                let groups = kept.groups.sets.len() * size_of::<Mutex<Set<GroupNumber, GroupDescriptor>>>();
+                let kept = Kept::new(size, memory, true);
+                let nodes = kept.nodes.count * WAYS * (size.length() / 12) * size_of::<Entry>();
+                let blocks = kept.blocks.count * WAYS * size.length();
+                let inodes = kept.inodes.count * WAYS * 2 * size_of::<Inode>();
+                let groups = kept.groups.count * size_of::<Mutex<Set<GroupNumber, GroupDescriptor>>>();
                 assert!(((nodes + blocks + inodes + groups) as u64) < memory / 4, "{log}, {memory}");
-                assert!(kept.inodes.sets.len() > 9);
+                assert!(kept.inodes.count > 9);
             }
         }
     }

@@ -51,7 +51,7 @@ impl Filesystem {
     /// unless there is such a name; the damage of a block in which the name may be, if it is in no
     /// other: [`Error::Corrupt`], [`Error::Checksum`], [`Error::Device`]; [`Error::Budget`].
     pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Result<Option<InodeNumber>> {
-        self.lookup_within(directory, name, &mut Budget::new())
+        self.lookup_within(directory, name, &mut self.budget())
     }
 
     /// As [`Self::lookup`], for one who looks up more than one name.
@@ -108,7 +108,7 @@ impl Filesystem {
         }
         let naming = Naming::of(self, directory);
         let hash = self.shown_hash(directory, naming);
-        let mut budget = Budget::new();
+        let mut budget = self.budget();
         let mut at = FileOffset(cookie & !DAMAGED);
         while let Some((block, begin)) = self.within(directory, at) {
             budget.spend(size.bytes().into())?;

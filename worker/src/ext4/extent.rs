@@ -71,7 +71,7 @@ pub(super) fn find(fs: &Filesystem, inode: &Inode, block: LogicalBlock, budget: 
 
 /// One behind the last block of a file that an extent names.
 pub(super) fn end(fs: &Filesystem, inode: &Inode) -> Result<u64> {
-    let (last, _) = descend(fs, inode, LogicalBlock(u32::MAX), &mut Budget::new())?;
+    let (last, _) = descend(fs, inode, LogicalBlock(u32::MAX), &mut fs.budget())?;
     Ok(last.map_or(0, |last| u64::from(last.first).saturating_add(last.length.into())))
 }
 

@@ -66,7 +66,7 @@ pub(super) fn lookup(fs: &Filesystem, directory: &Inode, search: Search<'_>) -> 
 
 /// How the names of a directory with a tree are hashed; none if this reader cannot.
 pub(super) fn hash(fs: &Filesystem, directory: &Inode) -> Result<Option<NameHash>> {
-    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, &mut Budget::new())?;
+    let root = Level::read(fs, directory, LogicalBlock(0), Role::Root, &mut fs.budget())?;
     Ok(root.version().and_then(|version| fs.superblock().name_hash(version)))
 }
 

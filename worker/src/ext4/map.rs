@@ -110,7 +110,7 @@ impl Filesystem {
     /// A file without a map, such as a device: [`Error::Invalid`]. A map that breaks a rule on the way to this offset: [`Error::Corrupt`], [`Error::Checksum`]. Other parts of
     /// the same file may still be found.
     pub fn map(&self, inode: &Inode, offset: FileOffset, length: u64) -> Result<Mapping> {
-        self.map_within(inode, offset, length, &mut Budget::new())
+        self.map_within(inode, offset, length, &mut self.budget())
     }
 
     /// As [`Self::map`], for one who maps more than once in a request.

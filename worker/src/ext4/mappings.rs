@@ -7,7 +7,6 @@
 use std::ops::ControlFlow;
 
 use super::Filesystem;
-use super::budget::Budget;
 use super::inode::{FileKind, Inode, InodeFlags};
 use super::map::{Mapping, MappingKind};
 use super::units::{BlockNumber, ByteOffset, FileOffset};
@@ -30,7 +29,7 @@ impl Filesystem {
         to: u64,
         take: &mut dyn FnMut(Mapping) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut budget = Budget::new();
+        let mut budget = self.budget();
         let mut at = from.0.saturating_sub(self.superblock().block_size.within_block(from).into());
         let to = self.whole_blocks(to);
         while at < to {

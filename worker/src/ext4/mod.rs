@@ -99,6 +99,10 @@ pub struct Settings {
     pub superblock: Option<u64>,
     /// Bytes of the worker's heap. What is kept of a journal may take half of them.
     pub memory: u64,
+    /// Bytes that one request may look at: see [`budget`].
+    pub work: u64,
+    /// Whether what was checked is kept: not where the device is to be another the next time.
+    pub keeps: bool,
 }
 
 impl Default for Settings {
@@ -109,6 +113,8 @@ impl Default for Settings {
             verity: Verity::default(),
             superblock: None,
             memory: 64 << 20,
+            work: budget::MOST_BYTES,
+            keeps: true,
         }
     }
 }
@@ -137,8 +143,13 @@ impl Filesystem {
         let mut fs = Self::open_unrecovered(device, settings)?;
         fs.replayed = recovered.finish(&mut fs)?;
         // Nor does what was read on the way.
-        fs.kept = Kept::new(fs.superblock.block_size, settings.memory);
+        fs.kept = Kept::new(fs.superblock.block_size, settings.memory, settings.keeps);
         Ok(fs)
+    }
+
+    /// What one request may cost.
+    pub fn budget(&self) -> Budget {
+        Budget::of(self.settings.work)
     }
 
     fn into_device(self) -> Device {
@@ -150,7 +161,7 @@ impl Filesystem {
         let superblock = Superblock::read(&device, settings)?;
         let verifier = Verifier::new(&superblock, settings.checksum);
         let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
-        let kept = Kept::new(superblock.block_size, settings.memory);
+        let kept = Kept::new(superblock.block_size, settings.memory, settings.keeps);
         let (replayed, changes) = (Replayed::default(), Changes::default());
         let journal_blocks = 0;
         let mut fs =
@@ -241,7 +252,7 @@ impl Filesystem {
 
     /// Fills `out` with bytes of a file, and of what its blocks hold behind its end.
     fn fill(&self, inode: &Inode, offset: u64, out: &mut [u8]) -> Result<()> {
-        let mut budget = Budget::new();
+        let mut budget = self.budget();
         let (mut at, mut rest) = (offset, out);
         while !rest.is_empty() {
             let mapping = self.map_within(inode, FileOffset(at), u64_from(rest.len()), &mut budget)?;
@@ -266,7 +277,7 @@ impl Filesystem {
     /// # Errors
     /// As [`Self::map`], and a device that cannot be read.
     pub fn read_block(&self, inode: &Inode, block: LogicalBlock) -> Result<Option<Block>> {
-        let place = self.place_of_block(inode, block, &mut Budget::new())?;
+        let place = self.place_of_block(inode, block, &mut self.budget())?;
         place.map(|place| self.copy_block(place)).transpose()
     }
 

@@ -1,7 +1,6 @@
 //! Where the next data or the next hole of a file begins: lseek(2)'s SEEK_DATA and SEEK_HOLE, through the one mapping.
 
 use super::Filesystem;
-use super::budget::Budget;
 use super::inode::Inode;
 use super::map::MappingKind;
 use super::units::FileOffset;
@@ -24,7 +23,7 @@ impl Filesystem {
     /// As [`Self::map`]; a file of so many runs that looking at them is more than a request may cost:
     /// [`Error::Budget`](crate::error::Error::Budget).
     pub fn seek(&self, inode: &Inode, mut offset: u64, wanted: Wanted) -> Result<Option<u64>> {
-        let mut budget = Budget::new();
+        let mut budget = self.budget();
         while offset < inode.size {
             let rest = inode.size.saturating_sub(offset);
             let mapping = self.map_within(inode, FileOffset(offset), rest, &mut budget)?;

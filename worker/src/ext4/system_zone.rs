@@ -8,7 +8,6 @@ use lazaret_policy::corruption::Rule;
 use lazaret_policy::planted;
 
 use super::Filesystem;
-use super::budget::Budget;
 use super::group::{self, Located};
 use super::inode::Inode;
 use super::map::MappingKind;
@@ -135,7 +134,7 @@ impl SystemZone {
 /// The runs of data of the journal's inode.
 pub(super) fn journal_runs(fs: &Filesystem, journal: &Inode) -> Vec<(BlockNumber, u64)> {
     let size = fs.superblock().block_size;
-    let (mut runs, mut budget) = (Vec::new(), Budget::new());
+    let (mut runs, mut budget) = (Vec::new(), fs.budget());
     let mut offset = 0;
     for _ in 0..MOST_JOURNAL_RUNS {
         let left = journal.size.saturating_sub(offset);

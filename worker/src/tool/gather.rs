@@ -21,7 +21,7 @@ const LEAST: u64 = 4096;
 /// As much of these inodes as one answer holds.
 pub(super) fn gather(filesystem: &Filesystem, shown: Xattrs, inodes: &[u32], mut begin: Begin) -> Answer {
     let (room, steps) = (Answer::CHUNK, MOST_STEPS);
-    let mut bag = Bag { filesystem, shown, pieces: Vec::new(), room, steps, budget: Budget::new() };
+    let mut bag = Bag { filesystem, shown, pieces: Vec::new(), room, steps, budget: filesystem.budget() };
     for &number in inodes.iter().take(MOST_INODES) {
         if bag.inode(number, begin).is_break() {
             break;
@@ -36,7 +36,7 @@ pub(super) fn runs(filesystem: &Filesystem, inode: &Inode, mut offset: u64) -> R
     if inode.kind != FileKind::Regular {
         return Err(Error::Invalid);
     }
-    let (mut runs, mut budget) = (Vec::<Range>::new(), Budget::new());
+    let (mut runs, mut budget) = (Vec::<Range>::new(), filesystem.budget());
     for step in 0..MOST_RUNS {
         if offset >= inode.size {
             return Ok(Answer::Runs { runs, next: None });

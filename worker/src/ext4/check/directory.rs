@@ -9,7 +9,6 @@ use super::inodes::Role;
 use super::tree::Tree;
 use super::{Check, push};
 use crate::error::Result;
-use crate::ext4::budget::Budget;
 use crate::ext4::checksum::crc32c;
 use crate::ext4::dir;
 use crate::ext4::name::Naming;
@@ -133,7 +132,7 @@ impl Check<'_> {
             };
             self.directory_blocks = left;
         }
-        match self.fs.directory_block(directory, block, &mut Budget::new()) {
+        match self.fs.directory_block(directory, block, &mut self.fs.budget()) {
             Ok(Some((bytes, _))) => Ok(Some(Some(bytes))),
             Ok(None) => {
                 // Where a hole is, the blocks behind it have no bound but the size.

@@ -6,7 +6,6 @@ use lazaret_policy::feature::Incompat;
 use super::{Check, push};
 use crate::error::{Error, Result};
 use crate::ext4::Inode;
-use crate::ext4::budget::Budget;
 use crate::ext4::dir::{Role, broken};
 use crate::ext4::hash::{NameHash, SIPHASH};
 use crate::ext4::htree::Level;
@@ -74,7 +73,7 @@ impl Check<'_> {
 
     fn walk_tree(&mut self, directory: &Inode, naming: Naming) -> Result<Tree> {
         let root = LogicalBlock(0);
-        let level = Level::read(self.fs, directory, root, Role::Root, &mut Budget::new())?;
+        let level = Level::read(self.fs, directory, root, Role::Root, &mut self.fs.budget())?;
         let info = level.info().copied();
         let (version, depth) = info.map_or((0, 0), |info| (info.hash_version, info.indirect_levels));
         let known = if naming.keeps_hashes() { version == SIPHASH } else { version <= HIGHEST_VERSION };
@@ -104,7 +103,7 @@ impl Check<'_> {
             };
             push(&mut inner, leaf.block)?;
             let role = if leaf.block == 0 { Role::Root } else { Role::Node };
-            let level = Level::read(self.fs, directory, LogicalBlock(leaf.block), role, &mut Budget::new())?;
+            let level = Level::read(self.fs, directory, LogicalBlock(leaf.block), role, &mut self.fs.budget())?;
             for child in children(&level, leaf) {
                 if u64::from(child.block) >= blocks || child.block == 0 {
                     return Err(broken(directory, LogicalBlock(leaf.block), Rule::HtreeBlock, 0));
