@@ -117,7 +117,7 @@ pub(super) fn record_length(rec_len: u16, block: usize) -> usize {
 
 /// Whether these bytes can be a name.
 pub(super) fn is_name(name: &[u8]) -> bool {
-    (1..=255).contains(&name.len()) && !name.iter().any(|&byte| byte == b'/' && !planted("name") || byte == 0)
+    (1..=255).contains(&name.len()) && !name.contains(&0) && (planted("name") || !name.contains(&b'/'))
 }
 
 #[cfg(test)]
