@@ -30,6 +30,8 @@ const CLEAN: u64 = 10;
 
 /// What is told of an object that cannot be read.
 const UNREAD: &str = "not read";
+/// Bytes of memory that e2fsck may take.
+const MEMORY: u64 = 1 << 30;
 /// Bytes of a file that are compared.
 const LONGEST: u64 = 4 << 20;
 
@@ -66,8 +68,10 @@ fn compared(workshop: &Workshop) -> Result {
         if name.contains("journal") || name == "fast-commit" || name.contains("encrypt") {
             continue;
         }
-        let e2fsck = command::finish(Command::new("e2fsck").arg("-fn").arg(&image), command::PATIENCE)?;
-        if e2fsck.code() != Some(0) {
+        // A mutant can have it take as much memory as there is; what it gives up is not called clean.
+        let mut e2fsck = Command::new("prlimit");
+        e2fsck.arg(format!("--as={MEMORY}")).args(["e2fsck", "-fn"]).arg(&image);
+        if command::finish(&mut e2fsck, command::PATIENCE)?.code() != Some(0) {
             continue;
         }
         clean += 1;
