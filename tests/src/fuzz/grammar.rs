@@ -146,39 +146,62 @@ impl Structure {
     }
 }
 
-/// A number of a piece: a field of one of the structures that begin in it.
-pub(crate) fn place(kind: Kind, piece: &[u8], random: &mut Random) -> Place {
-    let grammar = grammar();
-    let (structures, big_endian) = match kind {
-        Kind::JournalSuperblock | Kind::Log => (&grammar.journal, true),
-        Kind::FastCommit => (&grammar.fast_commit, false),
-        _ => (&grammar.ext4, false),
-    };
-    let mut begun = Vec::new();
-    match kind {
-        Kind::Superblock | Kind::JournalSuperblock => begun.push((0, "Superblock")),
-        Kind::Group => begun.push((0, "GroupDescriptor")),
-        Kind::Guard => begun.push((0, "Mmp")),
-        Kind::Inode => inode(piece, &mut begun),
-        Kind::ExtentNode => node(piece, 0, &mut begun),
-        Kind::Directory => directory(piece, &mut begun),
-        Kind::Attributes => {
-            begun.push((0, "XattrHeader"));
-            entries(piece, 32, &mut begun);
+/// The numbers of a piece, for whoever picks several.
+pub(crate) struct Places {
+    begun: Vec<(usize, &'static Structure)>,
+    /// Bytes of the piece, and of its numbers if they are all alike.
+    length: usize,
+    width: Option<usize>,
+    big_endian: bool,
+}
+
+impl Places {
+    /// Those of the structures that begin in a piece.
+    pub(crate) fn of(kind: Kind, piece: &[u8]) -> Self {
+        let grammar = grammar();
+        let (structures, big_endian) = match kind {
+            Kind::JournalSuperblock | Kind::Log => (&grammar.journal, true),
+            Kind::FastCommit => (&grammar.fast_commit, false),
+            _ => (&grammar.ext4, false),
+        };
+        let mut names = Vec::new();
+        match kind {
+            Kind::Superblock | Kind::JournalSuperblock => names.push((0, "Superblock")),
+            Kind::Group => names.push((0, "GroupDescriptor")),
+            Kind::Guard => names.push((0, "Mmp")),
+            Kind::Inode => inode(piece, &mut names),
+            Kind::ExtentNode => node(piece, 0, &mut names),
+            Kind::Directory => directory(piece, &mut names),
+            Kind::Attributes => {
+                names.push((0, "XattrHeader"));
+                entries(piece, 32, &mut names);
+            }
+            Kind::Log => log(piece, &mut names),
+            Kind::FastCommit => tags(piece, &mut names),
+            Kind::Pointers | Kind::BlockBitmap | Kind::InodeBitmap | Kind::Data => {}
         }
-        Kind::Log => log(piece, &mut begun),
-        Kind::FastCommit => tags(piece, &mut begun),
-        Kind::Pointers | Kind::BlockBitmap | Kind::InodeBitmap | Kind::Data => {}
+        let mut begun: Vec<(usize, &'static Structure)> = Vec::with_capacity(names.len());
+        let mut last = None;
+        for (at, name) in names {
+            // Most come in rows.
+            last = last.filter(|(known, _)| *known == name).or_else(|| Some((name, structures.get(name)?)));
+            begun.extend(last.filter(|(_, it)| at + it.size <= piece.len()).map(|(_, it)| (at, it)));
+        }
+        let width = (kind == Kind::Pointers).then_some(4);
+        Self { begun, length: piece.len(), width, big_endian }
     }
-    let fits = |&(at, name): &(usize, &str)| structures.get(name).is_some_and(|it| at + it.size <= piece.len());
-    begun.retain(fits);
-    if begun.is_empty() || random.below(16) == 0 {
-        let width = if kind == Kind::Pointers { 4 } else { *random.pick(&[1, 2, 4]) };
-        let end = if random.below(2) == 0 { piece.len().min(64) } else { piece.len() };
-        return Place { at: random.below((end / width).max(1)) * width, width, big_endian };
+
+    /// One of them.
+    pub(crate) fn pick(&self, random: &mut Random) -> Place {
+        let big_endian = self.big_endian;
+        if self.begun.is_empty() || random.below(16) == 0 {
+            let width = self.width.unwrap_or_else(|| *random.pick(&[1, 2, 4]));
+            let end = if random.below(2) == 0 { self.length.min(64) } else { self.length };
+            return Place { at: random.below((end / width).max(1)) * width, width, big_endian };
+        }
+        let (at, structure) = *random.pick(&self.begun);
+        structure.pick(at, big_endian, random)
     }
-    let (at, name) = *random.pick(&begun);
-    structures[name].pick(at, big_endian, random)
 }
 
 /// The most entries of a row that are told apart.

@@ -33,6 +33,8 @@ pub const WARNED: u8 = 2;
 pub const IGNORED: u8 = 4;
 /// Merkle trees are verified.
 pub const VERIFIED: u8 = 8;
+/// Of the upper bits: a request may do as much work as it may in a worker, where inputs else have it do little.
+pub const WORK: u8 = 0xe0;
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,13 @@ impl Recipe {
             }
         };
         self.changes.iter().map(line).collect()
+    }
+
+    /// The objects whose structures it changes; none if it changes none, and all are of the same interest.
+    pub fn changed(&self) -> Option<Vec<u32>> {
+        let sound = self.sound();
+        let pieces = self.changes.iter().filter_map(|change| change.piece(sound));
+        (!self.changes.is_empty()).then(|| pieces.map(|piece| piece.owner).collect())
     }
 
     /// Makes all its changes.

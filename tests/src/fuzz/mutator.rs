@@ -1,8 +1,8 @@
 //! The mutator that knows the format: it picks a structure and a field of it, and writes what somebody would who wants
 //! to do harm; it swaps, repeats and exchanges; and in half of the cases all checksums are right afterwards.
 
-use super::grammar::{self, Place};
-use super::image::{self, CHANGE, Change, IGNORED, Recipe, SEALED, VERIFIED, WARNED};
+use super::grammar::{Place, Places};
+use super::image::{self, CHANGE, Change, IGNORED, Recipe, SEALED, VERIFIED, WARNED, WORK};
 use super::stock::{KINDS, Sound, stock};
 use super::window::Window;
 use crate::mutate::damage::wrong;
@@ -60,8 +60,14 @@ pub fn window(window: &Window, input: &[u8], most: usize, random: &mut Random) -
 /// Half of the inputs have all checksums right; of the others most are read with checksums.
 fn flags(old: u8, random: &mut Random) -> u8 {
     let sealed = if random.below(2) == 0 { SEALED } else { 0 };
-    // Now and then what a target does besides is another.
-    let old = if random.below(32) == 0 { old ^ 0xf0 } else { old };
+    // Now and then a target does what is dear: it asks twice, or lets each request work as much as it may.
+    let besides = match random.below(512) {
+        0..16 => 0xf0,
+        16..32 => 0x30,
+        32 => WORK,
+        _ => 0,
+    };
+    let old = old & 0x0f | besides;
     let read = match random.below(16) {
         0 => WARNED,
         1 => IGNORED,
@@ -85,8 +91,8 @@ fn change(sound: &Sound, random: &mut Random) -> Change {
 fn again(sound: &Sound, change: Change, random: &mut Random) -> Change {
     let Some(piece) = change.piece(sound) else { return change };
     let bytes = &sound.bytes[piece.at..piece.at + piece.length];
-    let place = grammar::place(image::kind(&change), bytes, random);
-    let other = grammar::place(image::kind(&change), bytes, random);
+    let places = Places::of(image::kind(&change), bytes);
+    let (place, other) = (places.pick(random), places.pick(random));
     let offset = place.at as u16;
     let value = (other.at as u64).to_le_bytes();
     match random.below(32) {
@@ -148,11 +154,9 @@ fn fields(window: &Window, bytes: &mut Vec<u8>, random: &mut Random) {
     // The fields are found in the structure as it was changed before.
     let mut whole = found.sound.bytes[piece.at..piece.at + piece.length].to_vec();
     whole[range.clone()].copy_from_slice(&bytes[before..before + range.len()]);
-    let mut places = || {
-        (0..32)
-            .map(|_| grammar::place(piece.kind, &whole, random))
-            .find(|it| range.contains(&it.at) && it.at + it.width <= range.end)
-    };
+    let all = Places::of(piece.kind, &whole);
+    let mut places =
+        || (0..32).map(|_| all.pick(random)).find(|it| range.contains(&it.at) && it.at + it.width <= range.end);
     let (Some(place), Some(other)) = (places(), places()) else { return };
     let (at, from) = (before + place.at - range.start, before + other.at - range.start);
     let end = before + range.len();

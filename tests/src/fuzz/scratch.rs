@@ -104,9 +104,16 @@ impl Changes<'_> {
             self.dirty.iter().any(|dirty| dirty.start < piece.at + piece.length && piece.at < dirty.end)
         };
         let changed: Vec<&Piece> = layout.pieces.iter().filter(|piece| touched(piece)).collect();
-        let all = changed.iter().any(|piece| matches!(piece.kind, Kind::Superblock | Kind::JournalSuperblock));
+        // What all checksums begin with, and whether there are any, stands in the superblock, and for the journal in its own.
+        let differs = |at: usize, ranges: &[Range<usize>]| {
+            let range = |range: &Range<usize>| at + range.start..at + range.end;
+            ranges.iter().map(range).any(|range| self.bytes[range.clone()] != self.sound.bytes[range])
+        };
+        let of = |kind| changed.iter().find(|piece| piece.kind == kind).map(|piece| piece.at);
+        let all = of(Kind::Superblock).is_some_and(|at| differs(at, &[0x20..0x2c, 0x60..0x78, 0x270..0x274]));
+        let journal = of(Kind::JournalSuperblock).is_some_and(|at| differs(at, &[0x28..0x2c, 0x30..0x40]));
         // With the generation of an inode all that is its own changes; with a bitmap its group.
-        let wanted = |piece: &Piece| {
+        let wanted = |piece: &&Piece| {
             let depends = |changed: &&Piece| {
                 changed.at == piece.at && changed.kind == piece.kind
                     || changed.kind == Kind::Inode && changed.owner == piece.owner && piece.kind != Kind::Group
@@ -114,10 +121,10 @@ impl Changes<'_> {
                         && matches!(changed.kind, Kind::BlockBitmap | Kind::InodeBitmap)
                         && changed.owner == piece.owner
             };
-            all || changed.iter().any(depends)
+            all || journal && matches!(piece.kind, Kind::Log | Kind::FastCommit) || changed.iter().any(depends)
         };
-        let sealed: Vec<Piece> = layout.pieces.iter().filter(|piece| wanted(piece)).copied().collect();
+        let sealed: Vec<Piece> = layout.pieces.iter().filter(wanted).copied().collect();
         self.dirty.extend(sealed.iter().map(|piece| piece.at..piece.at + piece.length));
-        seal_those(self.bytes, layout, wanted);
+        seal_those(self.bytes, layout, &sealed);
     }
 }

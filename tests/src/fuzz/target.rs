@@ -109,7 +109,9 @@ fn whole(input: &[u8]) {
     on_image(input, |device, recipe| {
         // Now and then everything twice: which inputs these are, the input says.
         let twice = recipe.flags & TWICE == TWICE;
-        tour::tour(device, settings(recipe.flags), Wishes { steady: true, twice, ..Wishes::default() });
+        let focus = recipe.changed();
+        let wishes = Wishes { steady: true, twice, focus: focus.as_deref(), ..Wishes::default() };
+        tour::tour(device, settings(recipe.flags), wishes);
     });
 }
 
@@ -117,7 +119,9 @@ fn checked(input: &[u8]) {
     on_image(input, |device, recipe| {
         // What a Merkle tree says of a file's content is no matter of the file system, and not checked.
         let settings = settings(recipe.flags & !image::VERIFIED);
-        tour::tour(device, settings, Wishes { steady: true, check: true, ..Wishes::default() });
+        let focus = recipe.changed();
+        let wishes = Wishes { steady: true, check: true, focus: focus.as_deref(), ..Wishes::default() };
+        tour::tour(device, settings, wishes);
     });
 }
 

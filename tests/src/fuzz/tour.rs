@@ -15,14 +15,16 @@ use std::ops::{ControlFlow, Range};
 use lazaret_policy::corruption::Corruption;
 use lazaret_worker::error::{Error, Result};
 use lazaret_worker::ext4::check::Check;
+use lazaret_worker::ext4::checksum::crc32c;
 use lazaret_worker::ext4::seek::Wanted;
 use lazaret_worker::ext4::{
     FileKind, FileOffset, Filesystem, GroupNumber, Inode, InodeFlags, InodeNumber, LogicalBlock, MappingKind, Settings,
 };
 use lazaret_worker::{device::Device, tool};
 
-/// Bytes that one request reads.
+/// Bytes that one request reads: of what is looked at closely, and of the rest.
 const PIECE: usize = 8192;
+const LITTLE: usize = 2048;
 /// Objects, names of a directory, pieces of a file, and requests in all that a tour comes to.
 const MOST_OBJECTS: usize = 48;
 const MOST_NAMES: usize = 40;
@@ -41,7 +43,7 @@ enum Request {
     Attributes,
     Attribute(Vec<u8>),
     Link,
-    Read(u64),
+    Read(u64, usize),
     Map(u64),
     Seek(u64, Wanted),
     List(u64, usize),
@@ -51,28 +53,30 @@ enum Request {
 /// A tour through a file system.
 pub struct Tour<'a> {
     fs: &'a Filesystem,
-    own: Vec<Range<u64>>,
+    own: &'a [Range<u64>],
     requests: usize,
     /// An object of which a request has cost as much as it may.
     dear: Option<InodeNumber>,
     /// What was asked of whom and what the answer was, if answers are to be compared.
     record: Option<Vec<(InodeNumber, Request, u64)>>,
     hit: Option<(InodeNumber, Corruption)>,
+    focus: Option<&'a [u32]>,
+    /// Whether what is asked now is asked of an object that only a few places of are looked at.
     brief: bool,
     buffer: Vec<u8>,
 }
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wishes {
+pub struct Wishes<'a> {
     /// The device gives the same answer to the same question, so that answers can be held together.
     pub steady: bool,
     /// Everything is asked twice.
     pub twice: bool,
     /// The file system is checked.
     pub check: bool,
-    /// Of a file only a few places are looked at.
-    pub brief: bool,
+    /// The objects that are looked at closely; of the others only a few places are. None: all are.
+    pub focus: Option<&'a [u32]>,
 }
 
 /// Opens the image on this device, asks for everything, and says whether it could be opened. `device` gives another
@@ -80,12 +84,13 @@ pub struct Wishes {
 ///
 /// # Panics
 /// Where something is answered that must never be.
-pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes) -> bool {
+pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes<'_>) -> bool {
     let Ok(fs) = Filesystem::open(device(), settings) else {
         assert!(!wishes.twice || Filesystem::open(device(), settings).is_err(), "opened the second time only");
         return false;
     };
-    let mut tour = Tour::new(&fs, wishes);
+    let own = if wishes.steady { own_blocks(&fs) } else { Vec::new() };
+    let mut tour = Tour::new(&fs, &own, wishes);
     tour.tree();
     tour.inodes();
     let _ = (fs.statfs(), fs.warnings(), tool::summary(&fs));
@@ -99,12 +104,12 @@ pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes) -> 
     true
 }
 
-/// Asks all that concerns these objects.
+/// Asks all that concerns these objects; `own` is what [`own_blocks`] says.
 ///
 /// # Panics
 /// Where something is answered that must never be.
-pub fn objects(fs: &Filesystem, numbers: &[u32], names: &[&[u8]]) {
-    let mut tour = Tour::new(fs, Wishes { steady: true, brief: true, ..Wishes::default() });
+pub fn objects(fs: &Filesystem, own: &[Range<u64>], numbers: &[u32], names: &[&[u8]]) {
+    let mut tour = Tour::new(fs, own, Wishes { steady: true, focus: Some(&[]), ..Wishes::default() });
     for number in numbers.iter().copied().filter_map(InodeNumber::new) {
         let Ok(inode) = fs.inode(number) else { continue };
         tour.object(&inode);
@@ -126,10 +131,19 @@ struct Answer {
 }
 
 impl<'a> Tour<'a> {
-    fn new(fs: &'a Filesystem, wishes: Wishes) -> Self {
-        let own = if wishes.steady { own_blocks(fs) } else { Vec::new() };
+    fn new(fs: &'a Filesystem, own: &'a [Range<u64>], wishes: Wishes<'a>) -> Self {
         let record = wishes.twice.then(Vec::new);
-        Self { fs, own, requests: 0, dear: None, record, hit: None, brief: wishes.brief, buffer: vec![0; PIECE] }
+        Self {
+            fs,
+            own,
+            requests: 0,
+            dear: None,
+            record,
+            hit: None,
+            focus: wishes.focus,
+            brief: true,
+            buffer: vec![0; PIECE],
+        }
     }
 
     fn tree(&mut self) {
@@ -167,7 +181,7 @@ impl<'a> Tour<'a> {
     fn directory(&mut self, directory: &Inode) -> Vec<InodeNumber> {
         let (mut cookie, mut found) = (0, Vec::new());
         // In pieces, so that cookies are used.
-        for piece in [3, 12, MOST_NAMES] {
+        for piece in [3, 12, MOST_NAMES].into_iter().take(if self.brief { 2 } else { 3 }) {
             match self.ask(directory, Request::List(cookie, piece)) {
                 Ok(answer) if answer.at > cookie => {
                     cookie = answer.at;
@@ -180,16 +194,18 @@ impl<'a> Tour<'a> {
             let _ = self.ask(directory, Request::Find(name.clone()));
             let _ = self.ask(directory, Request::Find(name.to_ascii_uppercase()));
         }
+        let found = found.into_iter().map(|(_, number)| number).collect();
         if self.brief {
-            return Vec::new();
+            return found;
         }
         for name in [&b"."[..], b"..", b"not there", &[0xff; 255], &[b'x'; 256], b"", b"a/b"] {
             let _ = self.ask(directory, Request::Find(name.to_vec()));
         }
-        found.into_iter().map(|(_, number)| number).collect()
+        found
     }
 
     fn object(&mut self, inode: &Inode) {
+        self.brief = self.focus.is_some_and(|focus| !focus.contains(&inode.number.value()));
         let _ = self.ask(inode, Request::Inode);
         let _ = self.ask(inode, Request::Size);
         if let Ok(answer) = self.ask(inode, Request::Attributes) {
@@ -205,16 +221,16 @@ impl<'a> Tour<'a> {
     }
 
     fn file(&mut self, inode: &Inode) {
-        let mut at = 0;
+        let (mut at, piece) = (0, if self.brief { LITTLE } else { PIECE });
         for _ in 0..if self.brief { 1 } else { MOST_PIECES } {
-            match self.ask(inode, Request::Read(at)) {
-                Ok(answer) if answer.length == PIECE as u64 => at += answer.length,
+            match self.ask(inode, Request::Read(at, piece)) {
+                Ok(answer) if answer.length == piece as u64 => at += answer.length,
                 _ => break,
             }
         }
         let places = [inode.size / 2 + 1, inode.size.saturating_sub(100), inode.size, 1 << 40, u64::MAX];
         for at in places.into_iter().take(if self.brief { 2 } else { 5 }) {
-            let _ = self.ask(inode, Request::Read(at));
+            let _ = self.ask(inode, Request::Read(at, piece));
         }
         let mut at = 0;
         for _ in 0..if self.brief { 4 } else { 12 } {
@@ -241,7 +257,7 @@ impl<'a> Tour<'a> {
             return Err(Error::Budget);
         }
         let mut digest = self.record.is_some().then(DefaultHasher::new);
-        let answer = answer(self.fs, &self.own, &mut self.buffer, inode, &request, digest.as_mut());
+        let answer = answer(self.fs, self.own, &mut self.buffer, inode, &request, digest.as_mut());
         if let Err(error) = &answer {
             self.note(inode.number, error);
             if *error == Error::Budget {
@@ -301,10 +317,10 @@ fn answer(
             assert!((1..4096).contains(&target.len()) && !target.contains(&0), "a target {target:?}");
             tell(&target);
         }),
-        Request::Read(at) => fs.read(inode, *at, buffer).map(|length| {
-            assert!(length as u64 == inode.size.saturating_sub(*at).min(buffer.len() as u64), "a read of {length}");
+        Request::Read(at, most) => fs.read(inode, *at, &mut buffer[..*most]).map(|length| {
+            assert!(length as u64 == inode.size.saturating_sub(*at).min(*most as u64), "a read of {length}");
             answer.length = length as u64;
-            tell(&&buffer[..length]);
+            tell(&crc32c(0, &buffer[..length]));
         }),
         Request::Map(at) => map(fs, own, buffer, inode, *at).map(|(length, kind)| {
             answer.length = length;
@@ -317,7 +333,10 @@ fn answer(
             answer.at = found;
             Ok(())
         }),
-        Request::List(cookie, most) => list(fs, inode, *cookie, *most, &mut answer).map(|()| tell(&answer.names)),
+        Request::List(cookie, most) => list(fs, inode, *cookie, *most, &mut answer).map(|()| {
+            let sum = answer.names.iter().fold(0, |sum, (name, number)| crc32c(sum, name) ^ number.value());
+            tell(&(answer.names.len(), sum));
+        }),
         Request::Find(name) => fs.lookup(inode, name).map(|found| {
             assert!(found.is_none() || (1..=255).contains(&name.len()), "a name of {} bytes", name.len());
             tell(&found);
@@ -340,10 +359,7 @@ fn list(fs: &Filesystem, directory: &Inode, cookie: u64, most: usize, answer: &m
         }
         assert!(entry.cookie > answer.at, "a cookie {} after {}", entry.cookie, answer.at);
         let name = entry.name;
-        assert!(
-            (1..=255).contains(&name.len()) && !name.iter().any(|byte| matches!(byte, 0 | b'/')),
-            "a name {name:?}"
-        );
+        assert!((1..=255).contains(&name.len()) && !name.contains(&0) && !name.contains(&b'/'), "a name {name:?}");
         answer.at = entry.cookie;
         answer.names.push((name.to_vec(), entry.inode));
         ControlFlow::Continue(())
@@ -384,7 +400,7 @@ fn map(fs: &Filesystem, own: &[Range<u64>], buffer: &mut [u8], inode: &Inode, at
 }
 
 /// The blocks that no file may hold, as the descriptors say that can be read: superblock, bitmaps, inode tables.
-fn own_blocks(fs: &Filesystem) -> Vec<Range<u64>> {
+pub fn own_blocks(fs: &Filesystem) -> Vec<Range<u64>> {
     let superblock = fs.superblock();
     let table = u64::from(superblock.inodes_per_group) * u64::from(superblock.inode_size);
     let table = table.div_ceil(superblock.block_size.bytes().into());

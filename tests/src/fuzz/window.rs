@@ -5,7 +5,7 @@
 //! An input is one byte for how the image is read, for directories a name to be looked for, and then the bytes; where
 //! they end, the sound ones stay.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -15,8 +15,8 @@ use lazaret_policy::feature::RoCompat;
 use lazaret_policy::message::{Checksum, Verity};
 use lazaret_worker::ext4::{Filesystem, InodeNumber, Settings};
 
-use super::image::{IGNORED, SEALED, VERIFIED, WARNED};
-use super::scratch::Scratch;
+use super::image::{IGNORED, SEALED, VERIFIED, WARNED, WORK};
+use super::scratch::{Changes, Scratch};
 use super::stock::{Sound, sound};
 use super::tour;
 use crate::mutate::layout::{Kind, Piece};
@@ -27,9 +27,9 @@ pub struct Window {
     pub name: &'static str,
     /// The image's name.
     image: &'static str,
-    /// The path of the object that the structures are of; none for those of the whole file system.
-    object: Option<&'static str>,
-    /// The kinds of structure, and how many of each at the most.
+    /// The names of the objects that the structures are of; none for those of the whole file system.
+    objects: &'static [&'static str],
+    /// The kinds of structure, and how many of each, and of each object, at the most.
     kinds: &'static [(Kind, usize)],
     /// Which bytes of each structure.
     bytes: Range<usize>,
@@ -37,36 +37,38 @@ pub struct Window {
     named: bool,
 }
 
+/// Bytes that a request may look at: an image that wants more is told so a thousand times a second, and not thrice.
+const LITTLE_WORK: u64 = 256 << 10;
 /// Where `i_extra_isize` stands.
 const EXTRA_SIZE: usize = 0x80;
 const WHOLE: Range<usize> = 0..usize::MAX;
-const NONE: Window = Window { name: "", image: "ext4", object: None, kinds: &[], bytes: WHOLE, named: false };
+const NONE: Window = Window { name: "", image: "ext4", objects: &[], kinds: &[], bytes: WHOLE, named: false };
 
 /// All of them.
 pub const WINDOWS: [Window; 14] = [
     Window { name: "superblock", kinds: &[(Kind::Superblock, 1)], ..NONE },
     Window { name: "group", image: "groups", kinds: &[(Kind::Group, 8)], ..NONE },
-    Window { name: "inode", object: Some("file"), kinds: &[(Kind::Inode, 1)], bytes: 0..160, ..NONE },
-    Window { name: "extent", object: Some("sparse"), kinds: &[(Kind::Inode, 1), (Kind::ExtentNode, 2)], ..NONE },
+    Window { name: "inode", objects: &["file", "d"], kinds: &[(Kind::Inode, 1)], bytes: 0..160, ..NONE },
+    Window { name: "extent", objects: &["sparse"], kinds: &[(Kind::Inode, 1), (Kind::ExtentNode, 2)], ..NONE },
     Window {
         name: "indirect",
         image: "ext2",
-        object: Some("sparse"),
+        objects: &["sparse"],
         kinds: &[(Kind::Inode, 1), (Kind::Pointers, 2)],
         ..NONE
     },
-    Window { name: "directory", object: Some("d"), kinds: &[(Kind::Directory, 1)], named: true, ..NONE },
-    Window { name: "htree", image: "hashed", object: Some("d"), kinds: &[(Kind::Directory, 3)], named: true, ..NONE },
-    Window { name: "xattr_block", object: Some("file"), kinds: &[(Kind::Attributes, 1)], ..NONE },
-    Window { name: "xattr_body", object: Some("file"), kinds: &[(Kind::Inode, 1)], bytes: 104..usize::MAX, ..NONE },
-    Window { name: "inline", image: "inline", object: Some("some"), kinds: &[(Kind::Inode, 1)], ..NONE },
+    Window { name: "directory", objects: &["d"], kinds: &[(Kind::Directory, 1)], named: true, ..NONE },
+    Window { name: "htree", image: "hashed", objects: &["d"], kinds: &[(Kind::Directory, 3)], named: true, ..NONE },
+    Window { name: "xattr_block", objects: &["file"], kinds: &[(Kind::Attributes, 1)], ..NONE },
+    Window { name: "xattr_body", objects: &["file"], kinds: &[(Kind::Inode, 1)], bytes: 104..usize::MAX, ..NONE },
+    Window { name: "inline", image: "inline", objects: &["some"], kinds: &[(Kind::Inode, 1)], ..NONE },
     Window { name: "journal_superblock", image: "journal", kinds: &[(Kind::JournalSuperblock, 1)], ..NONE },
     Window { name: "journal_log", image: "journal", kinds: &[(Kind::Log, 8)], ..NONE },
     Window { name: "fast_commit", image: "fast-commit", kinds: &[(Kind::FastCommit, 1)], ..NONE },
     Window {
         name: "casefold",
         image: "casefold",
-        object: Some("d"),
+        objects: &["d"],
         kinds: &[(Kind::Directory, 1)],
         named: true,
         ..NONE
@@ -84,9 +86,15 @@ pub(crate) struct Found {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// A file system, and which blocks no file may hold.
+struct Opened {
+    fs: Filesystem,
+    own: Vec<Range<u64>>,
+}
+
 thread_local! {
     /// File systems that stay open from input to input, by image and by how they are read.
-    static OPEN: RefCell<HashMap<(*const Sound, u8), Rc<Filesystem>>> = RefCell::default();
+    static OPEN: RefCell<HashMap<(*const Sound, u8), Rc<Opened>>> = RefCell::default();
 }
 
 static FOUND: [OnceLock<Found>; WINDOWS.len()] = [const { OnceLock::new() }; WINDOWS.len()];
@@ -99,7 +107,30 @@ pub fn settings(flags: u8) -> Settings {
         _ => Checksum::Strict,
     };
     let verity = if flags & VERIFIED != 0 { Verity::Verify } else { Verity::Ignore };
-    Settings { checksum, verity, ..Settings::default() }
+    let work = if flags & 0xf0 == WORK { Settings::default().work } else { LITTLE_WORK };
+    Settings { checksum, verity, work, ..Settings::default() }
+}
+
+impl Found {
+    /// The inodes that do not match their checksums, and so are never to be shown where checksums count. With a shorter
+    /// tail there are but 16 bits of checksum, which a fuzzer hits now and then: such are left out.
+    fn unsealed(&self, changes: &mut Changes<'_>) -> Vec<u32> {
+        if !self.pieces.iter().any(|(piece, _)| piece.kind == Kind::Inode) {
+            return Vec::new();
+        }
+        let before: Vec<Vec<u8>> = self.pieces.iter().map(|(piece, _)| changes.look(*piece).to_vec()).collect();
+        changes.seal();
+        let mut unsealed = Vec::new();
+        for ((piece, _), before) in self.pieces.iter().zip(before) {
+            let sound = &self.sound.bytes[piece.at..piece.at + piece.length];
+            let whole = before.get(EXTRA_SIZE..EXTRA_SIZE + 2) == sound.get(EXTRA_SIZE..EXTRA_SIZE + 2);
+            if piece.kind == Kind::Inode && whole && changes.look(*piece) != before {
+                unsealed.push(piece.owner);
+            }
+            changes.piece(*piece).copy_from_slice(&before);
+        }
+        unsealed
+    }
 }
 
 impl Window {
@@ -113,15 +144,23 @@ impl Window {
         let fs = Filesystem::open(Scratch::of(sound).device(), Settings::default()).expect("a sound image opens");
         let root = fs.inode(InodeNumber::ROOT).expect("a sound image has a root");
         let look = |name: &str| fs.lookup(&root, name.as_bytes()).ok().flatten().map(InodeNumber::value);
-        let object = self.object.map(|name| look(name).unwrap_or_else(|| panic!("{}: no {name}", sound.name)));
+        let object = |name: &&str| look(name).unwrap_or_else(|| panic!("{}: no {name}", sound.name));
+        let objects: Vec<u32> = self.objects.iter().map(object).collect();
         let mut pieces = Vec::new();
-        for &(kind, most) in self.kinds {
+        let mut add = |kind: Kind, most: usize, object: Option<u32>| {
             let of = |piece: &&Piece| piece.kind == kind && object.is_none_or(|object| piece.owner == object);
             let some = sound.layout.pieces.iter().filter(of).take(most);
             pieces.extend(some.map(|piece| (*piece, self.bytes.start..self.bytes.end.min(piece.length))));
+        };
+        for &(kind, most) in self.kinds {
+            match objects[..] {
+                [] => add(kind, most, None),
+                _ => objects.iter().for_each(|&object| add(kind, most, Some(object))),
+            }
         }
         assert!(!pieces.is_empty(), "{}: nothing of what {} is", sound.name, self.name);
-        let inodes = object.map_or_else(|| [Some(2), look("file")].into_iter().flatten().collect(), |one| vec![one]);
+        let shown = || [Some(2), look("file")].into_iter().flatten().collect();
+        let inodes = if objects.is_empty() { shown() } else { objects };
         let of = |(piece, range): &(Piece, Range<usize>)| &sound.bytes[piece.at + range.start..piece.at + range.end];
         let bytes = pieces.iter().flat_map(of).copied().collect();
         Found { sound, inodes, pieces, bytes }
@@ -149,7 +188,7 @@ impl Window {
     pub fn run(&self, input: &[u8]) {
         let (flags, name, mut bytes) = self.split(input);
         let found = self.found();
-        let matches = Cell::new(true);
+        let unsealed = RefCell::default();
         Scratch::of(found.sound).with(
             |changes| {
                 for (piece, range) in &found.pieces {
@@ -159,62 +198,45 @@ impl Window {
                 }
                 if flags & SEALED != 0 {
                     changes.seal();
-                } else if let [(piece, _)] = found.pieces[..] {
-                    // Sealed and not: what is the same had its checksum right.
-                    let before = changes.look(piece).to_vec();
-                    changes.seal();
-                    matches.set(changes.look(piece) == before);
-                    changes.piece(piece).copy_from_slice(&before);
+                } else if flags & (WARNED | IGNORED) == 0 {
+                    unsealed.replace(found.unsealed(changes));
                 }
             },
             |scratch| {
-                if let Some(fs) = self.open(scratch, flags) {
-                    tour::objects(&fs, &found.inodes, &[name]);
-                    if !matches.get() {
-                        self.unsealed(&fs, flags, input);
+                if let Some(opened) = self.open(scratch, flags) {
+                    let fs = &opened.fs;
+                    tour::objects(fs, &opened.own, &found.inodes, &[name]);
+                    let counts = fs.superblock().ro_compat.contains(RoCompat::METADATA_CSUM);
+                    for number in unsealed.take().into_iter().filter(|_| counts).filter_map(InodeNumber::new) {
+                        assert!(fs.inode(number).is_err(), "a wrong checksum is let pass");
                     }
                 }
             },
         );
     }
 
-    /// An inode that does not match its checksum is never shown where checksums count.
-    ///
-    /// # Panics
-    /// If it is.
-    fn unsealed(&self, fs: &Filesystem, flags: u8, input: &[u8]) {
-        let found = self.found();
-        let (_, _, bytes) = self.split(input);
-        let counts = fs.superblock().ro_compat.contains(RoCompat::METADATA_CSUM);
-        let alone = matches!(*self.kinds, [(Kind::Inode, 1)]) && counts;
-        if !alone || flags & (WARNED | IGNORED) != 0 {
-            return;
-        }
-        // With a shorter tail there are but 16 bits of checksum, which a fuzzer hits now and then.
-        let tail = EXTRA_SIZE - self.bytes.start;
-        if bytes.len() > tail && bytes.get(tail..tail + 2) != found.bytes.get(tail..tail + 2) {
-            return;
-        }
-        for number in found.inodes.iter().copied().filter_map(InodeNumber::new) {
-            assert!(fs.inode(number).is_err(), "a wrong checksum is let pass");
-        }
-    }
-
-    /// The file system, opened anew if opening it looks at what is changed, or if it remembers what it was: of the
-    /// structures here, nodes of extent trees and what may be taken for one.
-    fn open(&self, scratch: &Scratch, flags: u8) -> Option<Rc<Filesystem>> {
-        let open = || Filesystem::open(scratch.device(), settings(flags)).ok().map(Rc::new);
-        let stays = |&(kind, _): &(Kind, usize)| matches!(kind, Kind::Inode | Kind::Directory | Kind::Attributes);
+    /// The file system, opened anew if opening it looks at what is changed. It remembers nothing of an image but that.
+    fn open(&self, scratch: &Scratch, flags: u8) -> Option<Rc<Opened>> {
+        let open = || {
+            let settings = Settings { keeps: false, ..settings(flags) };
+            let fs = Filesystem::open(scratch.device(), settings).ok()?;
+            Some(Rc::new(Opened { own: tour::own_blocks(&fs), fs }))
+        };
+        let stays = |&(kind, _): &(Kind, usize)| {
+            use Kind::{Attributes, Directory, ExtentNode, Inode, Pointers};
+            matches!(kind, Inode | Directory | Attributes | ExtentNode | Pointers)
+        };
         if !self.kinds.iter().all(stays) {
             return open();
         }
-        let key = (std::ptr::from_ref(self.found().sound), flags & (WARNED | IGNORED | VERIFIED));
+        let whole = if flags & 0xf0 == WORK { WORK } else { 0 };
+        let key = (std::ptr::from_ref(self.found().sound), whole | flags & (WARNED | IGNORED | VERIFIED));
         OPEN.with_borrow_mut(|kept| {
             if let Some(fs) = kept.get(&key) {
                 return Some(Rc::clone(fs));
             }
-            let fs = open()?;
-            Some(Rc::clone(kept.entry(key).or_insert(fs)))
+            let opened = open()?;
+            Some(Rc::clone(kept.entry(key).or_insert(opened)))
         })
     }
 

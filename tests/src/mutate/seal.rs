@@ -10,26 +10,26 @@ const UUID: usize = SUPERBLOCK + 0x68;
 
 /// Seals all pieces.
 pub(super) fn seal(bytes: &mut [u8], layout: &Layout) {
-    seal_those(bytes, layout, |_| true);
+    seal_those(bytes, layout, &layout.pieces);
 }
 
 /// Seals the pieces that are wanted: those first that others do not depend on. Whoever wants a bitmap wants its group.
-pub(crate) fn seal_those(bytes: &mut [u8], layout: &Layout, wanted: impl Fn(&Piece) -> bool) {
+pub(crate) fn seal_those(bytes: &mut [u8], layout: &Layout, wanted: &[Piece]) {
     let seed = if u32(bytes, SUPERBLOCK + 0x60) & 0x2000 != 0 {
         u32(bytes, SUPERBLOCK + 0x270)
     } else {
         crc32c(!0, &bytes[UUID..UUID + 16])
     };
-    log(bytes, layout, &wanted);
+    log(bytes, layout, wanted);
     let ro_compat = u32(bytes, SUPERBLOCK + 0x64);
     if ro_compat & 0x400 == 0 {
         if ro_compat & 0x10 != 0 {
-            let groups = layout.pieces.iter().filter(|piece| piece.kind == Kind::Group && wanted(piece));
+            let groups = wanted.iter().filter(|piece| piece.kind == Kind::Group);
             groups.for_each(|piece| old_group(bytes, *piece));
         }
         return;
     }
-    for piece in layout.pieces.iter().filter(|piece| wanted(piece)) {
+    for piece in wanted {
         match piece.kind {
             Kind::ExtentNode => node(bytes, *piece, inode_seed(bytes, layout, seed, piece.owner)),
             Kind::Directory => directory(bytes, *piece, layout, inode_seed(bytes, layout, seed, piece.owner)),
@@ -38,7 +38,7 @@ pub(crate) fn seal_those(bytes: &mut [u8], layout: &Layout, wanted: impl Fn(&Pie
             _ => {}
         }
     }
-    for piece in layout.pieces.iter().filter(|piece| wanted(piece)) {
+    for piece in wanted {
         match piece.kind {
             Kind::Inode => inode(bytes, *piece, inode_seed(bytes, layout, seed, piece.owner)),
             Kind::BlockBitmap => bitmap(bytes, *piece, layout, seed, [0x18, 0x38]),
@@ -46,12 +46,12 @@ pub(crate) fn seal_those(bytes: &mut [u8], layout: &Layout, wanted: impl Fn(&Pie
             _ => {}
         }
     }
-    for piece in layout.pieces.iter().filter(|piece| piece.kind == Kind::Group && wanted(piece)) {
+    for piece in wanted.iter().filter(|piece| piece.kind == Kind::Group) {
         put(bytes, piece.at + 0x1e, &[0; 2]);
         let sum = crc32c(crc32c(seed, &piece.owner.to_le_bytes()), of(bytes, *piece));
         put(bytes, piece.at + 0x1e, &sum.to_le_bytes()[..2]);
     }
-    if let Some(superblock) = layout.pieces.iter().find(|piece| piece.kind == Kind::Superblock && wanted(piece)) {
+    if let Some(superblock) = wanted.iter().find(|piece| piece.kind == Kind::Superblock) {
         word(bytes, *superblock, 0x3fc, !0);
     }
 }
@@ -143,10 +143,10 @@ fn bitmap(bytes: &mut [u8], piece: Piece, layout: &Layout, seed: u32, [low, high
 
 /// The journal: its superblock, the ends of its own blocks, and of fast commits the last tail that is found. The
 /// checksums of blocks of data stand in tags, and stay: data is not what is changed there.
-fn log(bytes: &mut [u8], layout: &Layout, wanted: impl Fn(&Piece) -> bool) {
+fn log(bytes: &mut [u8], layout: &Layout, wanted: &[Piece]) {
     let Some(&superblock) = layout.journal.first() else { return };
     let seed = crc32c(!0, &bytes[superblock + 0x30..superblock + 0x40]);
-    for piece in layout.pieces.iter().filter(|piece| wanted(piece)) {
+    for piece in wanted {
         let checksum = match piece.kind {
             Kind::JournalSuperblock => 0xfc,
             Kind::Log if be32(bytes, piece.at + 4) == 2 => 0x10,
