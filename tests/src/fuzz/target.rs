@@ -52,8 +52,8 @@ static STRUCTURES: [Target; WINDOWS.len()] = windows![
 
 /// The others.
 static OTHERS: [Target; 9] = [
-    Target { name: "mbr", run: disk::run, mutate: disk::mutate_mbr, seeds: disk::mbr_seeds },
-    Target { name: "gpt", run: disk::run, mutate: disk::mutate_gpt, seeds: disk::gpt_seeds },
+    Target { name: "mbr", run: disk::run_mbr, mutate: disk::mutate_mbr, seeds: disk::mbr_seeds },
+    Target { name: "gpt", run: disk::run_gpt, mutate: disk::mutate_gpt, seeds: disk::gpt_seeds },
     Target { name: "image", run: whole, mutate: mutator::recipe, seeds: recipes },
     Target { name: "check", run: checked, mutate: mutator::recipe, seeds: recipes },
     Target { name: "changing", run: changing::run, mutate: mutator::recipe, seeds: recipes },
