@@ -72,8 +72,10 @@ FILE :=
 # Images, first inputs, the corpus that grows, what ended a run, and the record of all runs.
 FUZZED := $(CURDIR)/target/fuzz
 FUZZ := cargo run --quiet $(PROFILE) --package lazaret-tests --bin fuzz --
-# Without a sanitizer: what parses has no unsafe code, and is twice as fast so.
-FUZZERS := cargo +nightly fuzz build --fuzz-dir tests/fuzz --sanitizer none --no-trace-compares --target-dir
+PLANTED :=
+# Without a sanitizer, and without the checks of the standard library's own unsafe code: what parses has none, and is twice
+# as fast so.
+FUZZERS = RUSTFLAGS="-Zub-checks=no $(PLANTED)" cargo +nightly fuzz build --fuzz-dir tests/fuzz --sanitizer none --no-trace-compares --target-dir
 HOST := $(shell rustc --print host-tuple 2>/dev/null)
 
 fuzzers: TOOLS += c++=g++
@@ -120,8 +122,9 @@ fuzz-report: fuzzers
 	$(FUZZ) report "$(FUZZED)" "$(FUZZED)/coverage.json"
 
 fuzz-planted: TIME := 600
+fuzz-planted: PLANTED := --cfg planted
 fuzz-planted: fuzzers
-	RUSTFLAGS="--cfg planted" $(FUZZERS) "$(FUZZED)/planted-build"
+	$(FUZZERS) "$(FUZZED)/planted-build"
 	RUSTFLAGS="--cfg planted -C target-feature=+crt-static" cargo build --release --package lazaret-worker --features fuzz \
 	    --target-dir "$(FUZZED)/planted-worker"
 	cp "$(FUZZED)/planted-worker/$(HOST)/release/lazaret-worker" "$(FUZZED)/planted-build/$(HOST)/release/"
