@@ -67,6 +67,8 @@ pub(crate) fn detach(text: &str) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::system(format!("going to the background: {}", words(error)));
     let null = null().map_err(|errno| failed(errno.into()))?;
     chdir(c"/").map_err(|errno| failed(errno.into()))?;
+    // By the name it was executed as it would be `exe`.
+    let _ = rustix::thread::set_name(c"lazaret");
     // Refused to a leader of a process group, who has a session to lose only if somebody started us so by hand.
     let _ = setsid();
     let mut stdout = std::io::stdout().lock();

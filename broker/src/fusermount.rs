@@ -24,8 +24,8 @@ const PLACES: [&str; 3] = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/loc
 /// What fusermount3 looks a mount up in before it unmounts it. Minimal roots lack it.
 const TABLE: &str = "/etc/mtab";
 
-/// Mounts there. Gives /dev/fuse, the number of the mount and that of its connection.
-pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Result<(OwnedFd, u64, u32), Failure> {
+/// Mounts there. Gives /dev/fuse and the number of its connection.
+pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Result<(OwnedFd, u32), Failure> {
     let program = program()?;
     if options.nosymfollow {
         return Err(Failure::usage("option 'nosymfollow' needs root"));
@@ -60,7 +60,7 @@ pub(crate) fn mount(source: &Path, mountpoint: &Path, options: &Options) -> Resu
         return Err(refusal(&String::from_utf8_lossy(&output.stderr)).about(mountpoint));
     };
     match mountinfo::at(mountpoint) {
-        Ok(Some(line)) if line.is_lazaret() => Ok((fuse, line.id, line.device)),
+        Ok(Some(line)) if line.is_lazaret() => Ok((fuse, line.device)),
         _ => {
             let _ = unmount(mountpoint, true);
             Err(Failure::system("the mount is not in the mount table").about(mountpoint))

@@ -5,11 +5,14 @@
 
 use crate::connection::{self, Connection};
 use crate::device::{self, Source};
-use crate::exit::{Code, Failure, refused, words};
+use crate::escape::escaped;
+use crate::exit::{Code, Failure, refused, say, words};
+use crate::mount_id::{MountId, look};
 use crate::mountinfo::{self, MountLine};
 use crate::options::Options;
+use crate::unmounter::Unmounter;
 use crate::{fusermount, served};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, open, openat, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxAttributes, StatxFlags, open, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -30,11 +33,12 @@ pub(crate) struct Mountpoint {
 /// A mount of ours, attached or not yet. Dropping it takes it away.
 #[derive(Debug)]
 pub(crate) struct Mount {
-    id: u64,
+    id: MountId,
     connection: Connection,
     /// Until it is attached. Kept no longer: an open fd would make the mount busy.
     detached: Option<OwnedFd>,
-    by_fusermount: bool,
+    /// Without root, who takes it away.
+    unmounter: Option<Unmounter>,
     ended: bool,
 }
 
@@ -121,10 +125,7 @@ impl Mount {
         options: &Options,
     ) -> Result<(Self, OwnedFd), Failure> {
         if !geteuid().is_root() {
-            let (fuse, id, device) = fusermount::mount(source.path(), &mountpoint.path, options)?;
-            let connection = Connection::open(device);
-            let mount = Self { id, connection, detached: None, by_fusermount: true, ended: false };
-            return Ok((mount, fuse));
+            return Self::make_by_fusermount(source, mountpoint, options);
         }
         let fuse = open_fuse()?;
         let detached = make_detached(source, fuse.as_fd(), options)?;
@@ -134,9 +135,28 @@ impl Mount {
         if options.blkdev && source.device() != Some((major, minor)) {
             return Err(Failure::mount("became another device while it was mounted").about(source.path()));
         }
-        let connection = Connection::open(mountinfo::device_number(major, minor));
-        let id = seen.stx_mnt_id;
-        Ok((Self { id, connection, detached: Some(detached), by_fusermount: false, ended: false }, fuse))
+        let number = mountinfo::device_number(major, minor);
+        let connection = Connection::open(number);
+        let id = MountId::of(detached.as_fd())?;
+        Ok((Self { id, connection, detached: Some(detached), unmounter: None, ended: false }, fuse))
+    }
+
+    fn make_by_fusermount(
+        source: &Source,
+        mountpoint: &Mountpoint,
+        options: &Options,
+    ) -> Result<(Self, OwnedFd), Failure> {
+        let (fuse, device) = fusermount::mount(source.path(), &mountpoint.path, options)?;
+        let guarded = || {
+            let root = open(&mountpoint.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            let id = MountId::of(root.map_err(|errno| Failure::system(words(errno)))?.as_fd())?;
+            Ok((id, Unmounter::start(id, &mountpoint.path)?))
+        };
+        let (id, unmounter) = guarded().inspect_err(|_: &Failure| {
+            let _ = fusermount::unmount(&mountpoint.path, true);
+        })?;
+        let connection = Connection::open(device);
+        Ok((Self { id, connection, detached: None, unmounter: Some(unmounter), ended: false }, fuse))
     }
 
     /// Makes the mount visible.
@@ -161,30 +181,48 @@ impl Mount {
         &self.connection
     }
 
-    /// Notes that somebody has taken the mount away: from now on there is nothing to detach.
-    pub(crate) fn has_ended(&mut self) {
-        self.ended = true;
+    /// Notes that its worker is done. Where this mount cannot be told from the next that gets its number, this is the sign
+    /// that somebody has taken it away, and there is nothing to detach.
+    pub(crate) fn is_done(&mut self) {
+        self.ended = !self.connection.is_seen() && !self.id.is_unique();
     }
 
-    /// Takes the mount away if it is still there, even where it is in use. Never another one than this.
-    pub(crate) fn detach(&mut self) {
+    /// Without root, what can be read once nobody is there any more who would take the mount away.
+    pub(crate) fn unmounter(&self) -> Option<BorrowedFd<'_>> {
+        self.unmounter.as_ref().map(Unmounter::line)
+    }
+
+    /// Notes that somebody has killed him.
+    pub(crate) fn misses_unmounter(&mut self) {
+        if let Some(unmounter) = self.unmounter.take() {
+            unmounter.dismiss();
+            say("somebody has killed the process that unmounts: when this mount ends, it is left to fusermount3 -u");
+        }
+    }
+
+    /// Takes the mount away if it is still there, even where it is in use, and says whether it was. Never another one than
+    /// this.
+    pub(crate) fn detach(&mut self) -> bool {
         self.detached = None;
         // The kernel gives the number of a mount that has ended to the next one that is made.
-        if self.ended || self.connection.is_gone() {
-            return;
-        }
-        let Ok(Some(line)) = mountinfo::with_id(self.id) else { return };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(place) = openat(CWD, &line.mountpoint, flags, Mode::empty()) else { return };
-        // Whatever was mounted over ours since is not ours to take away.
-        if look(place.as_fd()).is_ok_and(|seen| seen.stx_mnt_id == self.id) {
-            if self.by_fusermount {
-                drop(place);
-                let _ = fusermount::unmount(&line.mountpoint, true);
-            } else {
-                let _ = unmount(format!("/proc/self/fd/{}", place.as_raw_fd()), UnmountFlags::DETACH);
+        let ended = self.ended || self.connection.is_gone();
+        let here = if ended { None } else { self.id.find() };
+        let was_there = here.is_some();
+        match (self.unmounter.take(), here) {
+            (Some(unmounter), Some((root, place))) => {
+                drop(root);
+                if !unmounter.unmount() {
+                    say(&format!("{}: is left: nobody serves it, and fusermount3 -u takes it away", escaped(&place)));
+                }
             }
+            (Some(unmounter), None) => unmounter.dismiss(),
+            // Without root this is refused.
+            (None, Some((root, _))) => {
+                let _ = unmount(format!("/proc/self/fd/{}", root.as_raw_fd()), UnmountFlags::DETACH);
+            }
+            (None, None) => {}
         }
+        was_there
     }
 }
 
@@ -296,12 +334,4 @@ impl Owner {
             gid: options.gid.or_else(|| sudo("SUDO_GID", root)).unwrap_or_else(|| getegid().as_raw()),
         }
     }
-}
-
-/// The number of the mount and of its file system, without asking who serves it.
-fn look(fd: BorrowedFd<'_>) -> Result<Statx, Failure> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    // Asked for nothing, FUSE refuses nobody, and the mount's number is told all the same: root may not enter a mount
-    // that is another user's.
-    statx(fd, c"", flags, StatxFlags::empty()).map_err(|errno| Failure::system(format!("statx: {}", words(errno))))
 }

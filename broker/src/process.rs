@@ -27,6 +27,11 @@ impl Process {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
+    /// Lets it live on without this program.
+    pub(crate) fn leave(mut self) {
+        self.reaped = true;
+    }
+
     /// Waits for its end and says how it ended; `None` if that is not to be known.
     pub(crate) fn reap(&mut self) -> Option<WaitIdStatus> {
         self.reaped = true;

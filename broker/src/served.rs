@@ -3,6 +3,7 @@
 //! What holds here: a broker is known by the fd it holds on its connection in fusectl, which the kernel names; a worker
 //! is that broker's child. Processes that this user may not look into are not seen, and the caller knows that.
 
+use crate::unmounter;
 use rustix::process::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,14 +46,21 @@ fn leads_to(link: &Path, connection: u32) -> bool {
     inside.is_ok_and(|inside| inside == Path::new(&format!("{connection}/waiting")))
 }
 
-/// The only child of a broker that watches.
+/// The only child of a broker that watches, but for the one that unmounts.
 fn child(broker: Pid) -> Option<Pid> {
-    processes().find(|pid| parent(*pid) == Some(broker))
+    processes().find(|pid| {
+        let status = fs::read_to_string(place(*pid).join("status")).unwrap_or_default();
+        // A worker that takes this name is not seen, and then there is none.
+        parent(&status) == Some(broker) && line(&status, "Name:") != Some(unmounter::NAME)
+    })
 }
 
-fn parent(pid: Pid) -> Option<Pid> {
-    let status = fs::read_to_string(place(pid).join("status")).ok()?;
-    Pid::from_raw(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?)
+fn parent(status: &str) -> Option<Pid> {
+    Pid::from_raw(line(status, "PPid:")?.parse().ok()?)
+}
+
+fn line<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 #[cfg(test)]
@@ -74,7 +82,8 @@ mod tests {
         let own = rustix::process::getpid();
         assert!(processes().any(|pid| pid == own));
         assert!(!is_broker(own, 41));
-        assert!(parent(own).is_some());
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        assert_eq!(parent(&status), rustix::process::getppid());
         assert!(pair(u32::MAX).is_none());
     }
 }

@@ -48,16 +48,19 @@ fn until_the_end(
     loop {
         let seen = mount.connection().is_seen() || medium.is_seen();
         let tick = seen.then(|| silence.tick().unwrap_or(LOOK));
-        let [ended, signal, report] = wait([worker.process().as_fd(), signals.as_fd(), worker.channel()], tick);
+        // Whoever has none has nobody to miss.
+        let unmounter = mount.unmounter().unwrap_or(worker.channel());
+        let [ended, signal, report, missed] =
+            wait([worker.process().as_fd(), signals.as_fd(), worker.channel(), unmounter], tick);
         if ended {
-            let how = worker.reap(told);
-            // A worker is done when /dev/fuse tells it that the mount is gone. Where the connection cannot be seen this
-            // is the only sign.
-            if how.is_ok() && !mount.connection().is_seen() {
-                mount.has_ended();
-            }
+            worker.reap(told).inspect_err(|_| _ = mount.detach())?;
+            // It is done when /dev/fuse tells it that the mount is gone.
+            mount.is_done();
             mount.detach();
-            return how;
+            return Ok(());
+        }
+        if missed && mount.unmounter().is_some() {
+            mount.misses_unmounter();
         }
         if signal {
             await_answers(worker, mount);

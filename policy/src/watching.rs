@@ -5,7 +5,9 @@
 
 use crate::seccomp::{Answer::Allow, Condition, Row, row};
 use Condition::{Is, Lacks};
-use libc::{AT_REMOVEDIR, CLOCK_MONOTONIC, MNT_DETACH, O_ACCMODE, O_CREAT, O_TRUNC, P_PIDFD, PROT_EXEC, SIGKILL};
+use libc::{
+    AT_REMOVEDIR, CLOCK_MONOTONIC, MNT_DETACH, O_ACCMODE, O_CREAT, O_TRUNC, P_PIDFD, PROT_EXEC, SIGKILL, SYS_umount2,
+};
 
 const ALWAYS: &[Condition] = &[];
 const WRITING: u64 = (O_ACCMODE | O_CREAT | O_TRUNC) as u64;
@@ -16,7 +18,7 @@ const DETACH: u64 = MNT_DETACH as u64;
 const DIRECTORY: u64 = AT_REMOVEDIR as u64;
 const BY_PIDFD: u64 = P_PIDFD as u64;
 
-/// While a mount is watched.
+/// While a mount is watched, as root.
 pub const WATCHING: &[Row] = &[
     row!(SYS_brk, ALWAYS, Allow, "heap"),
     row!(SYS_clock_gettime, &[Is(0, CLOCK)], Allow, "tell the time where the clock needs a call"),
@@ -43,6 +45,23 @@ pub const WATCHING: &[Row] = &[
     ),
 ];
 
+/// The same without root: who unmounts then is a process of its own, and this one has no right to.
+pub const WATCHING_AS_USER: &[Row] = &without_unmounting();
+
+const fn without_unmounting() -> [Row; WATCHING.len() - 1] {
+    let mut rows = [WATCHING[0]; WATCHING.len() - 1];
+    let (mut from, mut to) = (0, 0);
+    while from < WATCHING.len() {
+        if WATCHING[from].call != SYS_umount2 {
+            // Does not compile where no row is left out.
+            rows[to] = WATCHING[from];
+            to += 1;
+        }
+        from += 1;
+    }
+    rows
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +75,12 @@ mod tests {
             assert!(WATCHING.iter().all(|row| row.name != call), "{call}");
         }
         assert!(crate::seccomp::compile(WATCHING, Allow).is_ok());
+    }
+
+    #[test]
+    fn without_root_nothing_is_unmounted() {
+        let left = WATCHING.iter().filter(|row| row.name != "umount2").map(|row| row.name);
+        assert!(WATCHING_AS_USER.iter().map(|row| row.name).eq(left));
+        assert!(crate::seccomp::compile(WATCHING_AS_USER, Allow).is_ok());
     }
 }

@@ -4,7 +4,8 @@
 //! not answer can be ended.
 
 use crate::exit::{Failure, words};
-use crate::{fusermount, mountinfo};
+use crate::mount_id::MountId;
+use crate::{fusermount, mountinfo, unmounter};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::geteuid;
@@ -12,12 +13,19 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
+    /// This is the process that a mount without root has left to end it
+    #[arg(long, hide = true, value_name = "MOUNT")]
+    when_over: Option<MountId>,
     /// Where lazaret has mounted something
     mountpoint: PathBuf,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    end(&arguments.mountpoint).map_err(|failure| failure.about(&arguments.mountpoint))
+    let ended = match arguments.when_over {
+        Some(mount) => unmounter::run(mount),
+        None => end(&arguments.mountpoint),
+    };
+    ended.map_err(|failure| failure.about(&arguments.mountpoint))
 }
 
 /// Unmounts what is mounted there, if it is ours.
