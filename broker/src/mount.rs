@@ -136,7 +136,7 @@ impl Mount {
             return Err(Failure::mount("became another device while it was mounted").about(source.path()));
         }
         let number = mountinfo::device_number(major, minor);
-        let connection = Connection::open(number);
+        let connection = Connection::open(number).watching(fuse.as_fd());
         let id = MountId::of(detached.as_fd())?;
         Ok((Self { id, connection, detached: Some(detached), unmounter: None, ended: false }, fuse))
     }
@@ -155,7 +155,7 @@ impl Mount {
         let (id, unmounter) = guarded().inspect_err(|_: &Failure| {
             let _ = fusermount::unmount(&mountpoint.path, true);
         })?;
-        let connection = Connection::open(device);
+        let connection = Connection::open(device).watching(fuse.as_fd());
         Ok((Self { id, connection, detached: None, unmounter: Some(unmounter), ended: false }, fuse))
     }
 

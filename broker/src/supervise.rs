@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_millis(500);
 /// How long a worker has for its last word once its connection has ended.
 const LAST_WORD: Duration = Duration::from_millis(100);
+const ABORTED: &str = "the connection was aborted, by the kernel since a request was without an answer for too long or by \
+                       somebody, and the mount was ended";
 
 /// Watches until the mount has ended, and says what damage is met on it. An error if it ended otherwise than by being
 /// unmounted or by a signal.
@@ -46,7 +48,7 @@ fn until_the_end(
 ) -> Result<(), Failure> {
     let mut silence = Silence::new(timeout);
     loop {
-        let seen = mount.connection().is_seen() || medium.is_seen();
+        let seen = mount.connection().is_watched() || medium.is_seen();
         let tick = seen.then(|| silence.tick().unwrap_or(LOOK));
         // Whoever has none has nobody to miss.
         let unmounter = mount.unmounter().unwrap_or(worker.channel());
@@ -54,10 +56,9 @@ fn until_the_end(
             wait([worker.process().as_fd(), signals.as_fd(), worker.channel(), unmounter], tick);
         if ended {
             worker.reap(told).inspect_err(|_| _ = mount.detach())?;
-            // It is done when /dev/fuse tells it that the mount is gone.
+            // It is done when /dev/fuse tells it that the mount is gone, or aborted.
             mount.is_done();
-            mount.detach();
-            return Ok(());
+            return if mount.detach() { Err(Failure::mount(ABORTED)) } else { Ok(()) };
         }
         if missed && mount.unmounter().is_some() {
             mount.misses_unmounter();
@@ -71,9 +72,13 @@ fn until_the_end(
             end(worker, mount, told);
             return Err(Failure::mount("the worker said what it may not say while it serves, and was ended"));
         }
-        if mount.connection().is_gone() && !ends_within(worker, GRACE) {
-            end(worker, mount, told);
-            return Err(Failure::mount("the worker outlived its mount and was ended"));
+        if mount.connection().is_over() && !ends_within(worker, GRACE) {
+            let was_there = end(worker, mount, told);
+            return Err(Failure::mount(if was_there {
+                ABORTED
+            } else {
+                "the worker outlived its mount and was ended"
+            }));
         }
         // Whatever is still in memory could be read on, and nobody would know that it is a ruin.
         if medium.is_gone() {
@@ -99,14 +104,15 @@ fn await_answers(worker: &Worker<'_>, mount: &Mount) {
 }
 
 /// Frees every client, ends the worker and takes the mount away, also where it is in use. A worker that can still speak
-/// says its last word when the connection ends, and is gone by itself.
-fn end(worker: &mut Worker<'_>, mount: &mut Mount, told: &mut Told) {
+/// says its last word when the connection ends, and is gone by itself. Whether the mount was still there.
+fn end(worker: &mut Worker<'_>, mount: &mut Mount, told: &mut Told) -> bool {
     mount.connection().abort();
     if !ends_within(worker, LAST_WORD) {
         worker.process().kill();
     }
-    mount.detach();
+    let was_there = mount.detach();
     let _ = worker.reap(told);
+    was_there
 }
 
 fn ends_within(worker: &Worker<'_>, time: Duration) -> bool {
