@@ -2,6 +2,7 @@
 //!
 //! What holds here: everything is looked at and nothing is changed; what cannot be read is `None` and not guessed.
 
+use crate::vulnerability;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
@@ -76,9 +77,36 @@ pub(crate) fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// The release of the main line that the kernel stands on. A distribution may keep one release for many of these, and
+/// tells elsewhere which: Debian in the kernel's version, Ubuntu in a file of its own.
+pub(crate) fn stands_on() -> String {
+    let version = rustix::system::uname().version().to_string_lossy().into_owned();
+    let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();
+    told(&release(), &version, &signature)
+}
+
+fn told(release: &str, version: &str, signature: &str) -> String {
+    let debian = version.split_once("Debian ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let ubuntu = signature.split_whitespace().nth(2).filter(|_| signature.starts_with("Ubuntu "));
+    let number = |text: &str| vulnerability::version(text).map(|(major, minor, _)| (major, minor));
+    // Whatever is told of another series is not told of this kernel.
+    let same = |text: &&str| number(text).is_some() && number(text) == number(release);
+    debian.or(ubuntu).filter(same).unwrap_or(release).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_distribution_tells_goes_before_its_name_for_the_kernel() {
+        let debian = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-01)";
+        assert_eq!(told("6.1.0-56-amd64", debian, ""), "6.1.192-2");
+        assert_eq!(told("6.18.44", "#1 SMP PREEMPT_DYNAMIC @0", ""), "6.18.44");
+        assert_eq!(told("6.8.0-51-generic", "#52-Ubuntu SMP", "Ubuntu 6.8.0-51.52-generic 6.8.12\n"), "6.8.12");
+        assert_eq!(told("6.9.1", debian, ""), "6.9.1", "of another series");
+        assert_eq!(told("6.1.0-56-amd64", "Debian x", ""), "6.1.0-56-amd64");
+    }
 
     #[test]
     fn the_kernel_tells_its_release_and_settings() {

@@ -127,7 +127,7 @@ impl Options {
             gid: self.gid,
             umask: self.umask,
             request_timeout: self.request_timeout(),
-            open_without_asking: vulnerability::may_open_without_asking(&host::release()),
+            open_without_asking: vulnerability::may_open_without_asking(&host::stands_on()),
             threads: self.threads,
             memory: self.memory,
         }

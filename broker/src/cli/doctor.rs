@@ -25,6 +25,7 @@ unknown (the table does not know this series: ask your distribution).
 --json prints one object:
   schema           \"lazaret.doctor/1\"; the number changes when a field goes or means something else
   kernel, uid      the release; who asks
+  stands_on        the release of the main line that the kernel stands on, as far as its distribution tells
   mount, tools     whether this user can mount here, and use the commands that do not mount
   fuse             device, fusectl (true, false), mounts_by (text or null), max_pages_limit, default_request_timeout,
                    max_request_timeout (numbers, or null where the kernel has none)
@@ -58,6 +59,7 @@ struct Tried {
 
 struct Findings {
     kernel: String,
+    stands_on: String,
     fuse: Fuse,
     tried: Result<Tried, String>,
     cgroup: Option<Cgroup>,
@@ -67,6 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let signals = Signals::block()?;
     let findings = Findings {
         kernel: host::release(),
+        stands_on: host::stands_on(),
         fuse: host::fuse(),
         tried: try_worker(&signals).map_err(|failure| failure.to_string()),
         cgroup: host::cgroup(),
@@ -107,7 +110,7 @@ impl Findings {
 
     /// Each vulnerability with what the kernel's number says of it.
     fn vulnerabilities(&self) -> impl Iterator<Item = (&'static vulnerability::Vulnerability, State)> {
-        let version = vulnerability::version(&self.kernel);
+        let version = vulnerability::version(&self.stands_on);
         TABLE.iter().map(move |one| {
             let unknown = if one.prevented.is_some() { State::Prevented } else { State::Unknown };
             (one, version.map_or(unknown, |version| one.state(version)))
@@ -119,6 +122,9 @@ impl Findings {
         let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
         let can = |can: bool| if can { "yes" } else { "NO" }.to_owned();
         row("kernel", escaped(&self.kernel).to_string());
+        if self.stands_on != self.kernel {
+            row("stands on", escaped(&self.stands_on).to_string());
+        }
         row("mounts", can(self.mounts()));
         row("tools", format!("{} (info, ls, cat, check)", can(self.tools())));
         let device = self.fuse.device.map_or_else(words, |()| "can be opened".to_owned());
@@ -178,6 +184,7 @@ impl Findings {
         json!({
             "schema": "lazaret.doctor/1",
             "kernel": self.kernel,
+            "stands_on": self.stands_on,
             "uid": geteuid().as_raw(),
             "mount": self.mounts(),
             "tools": self.tools(),
