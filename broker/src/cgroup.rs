@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes beside its heap: stacks, page tables, what the kernel keeps for it, and cached pages of the image, which go first.
 const BESIDE: u64 = 192 << 20;
-/// Where the kernel begins to take pages back, below the most.
-const HIGH: u64 = 64 << 20;
 /// Processes beside the threads that answer: the first one, and the second that a start may need.
 const PROCESSES: u64 = 2;
 /// Two processors, in microseconds of 100 000.
@@ -65,11 +63,10 @@ impl Cgroup {
         set.contains(&true).then_some(group)
     }
 
-    fn limits(&self, Limits { memory, threads }: Limits) -> [(&'static str, String); 6] {
-        let most = memory.saturating_add(BESIDE);
+    /// No `memory.high`: one who takes all memory would not be ended by it but held up, and its clients with it.
+    fn limits(&self, Limits { memory, threads }: Limits) -> [(&'static str, String); 5] {
         [
-            ("memory.max", most.to_string()),
-            ("memory.high", most.saturating_sub(HIGH).to_string()),
+            ("memory.max", memory.saturating_add(BESIDE).to_string()),
             ("memory.swap.max", "0".to_owned()),
             ("memory.oom.group", "1".to_owned()),
             ("pids.max", u64::from(threads).saturating_add(PROCESSES).to_string()),
@@ -156,7 +153,7 @@ mod tests {
         assert_eq!(group.place.parent(), Some(&*tree.path().join("user")));
         let limit = |name: &str| fs::read_to_string(group.place.join(name)).unwrap();
         assert_eq!((limit("memory.max"), limit("pids.max")), ((256 << 20).to_string(), "4".to_owned()));
-        assert_eq!((limit("memory.high"), limit("cpu.max")), ((192 << 20).to_string(), PROCESSOR.to_owned()));
+        assert_eq!((limit("memory.oom.group"), limit("cpu.max")), ("1".to_owned(), PROCESSOR.to_owned()));
         group.enter(getpid()).unwrap();
         assert_eq!(limit("cgroup.procs"), getpid().as_raw_nonzero().to_string());
     }
