@@ -41,6 +41,21 @@ pub const MOUNTS: &[Requirement] = &[
     Requirement::Tool("losetup"),
 ];
 
+/// For programs that strace(1) looks at, or strikes.
+pub const TRACED: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Fuse,
+    Requirement::Loop,
+    Requirement::KernelExt4,
+    Requirement::Tool("mke2fs"),
+    Requirement::Tool("losetup"),
+    Requirement::Tool("strace"),
+];
+
+/// For mounts by a user without any right.
+pub const BY_USER: &[Requirement] =
+    &[Requirement::Root, Requirement::Fuse, Requirement::Tool("fusermount3"), Requirement::Tool("setpriv")];
+
 impl Requirement {
     /// Why this host does not do; `None` when it does.
     pub fn missing(self) -> Option<String> {

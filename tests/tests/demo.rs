@@ -7,12 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use lazaret_tests::command::{Finished, finish};
-use lazaret_tests::requirement::{self, MOUNTS, Requirement, trial};
+use lazaret_tests::requirement::{self, BY_USER, MOUNTS, trial};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, lazaret, leftover, recipe, unprivileged};
-
-const UNPRIVILEGED: &[Requirement] =
-    &[Requirement::Root, Requirement::Fuse, Requirement::Tool("fusermount3"), Requirement::Tool("setpriv")];
 
 /// What the proof of confinement must speak of, in small letters.
 const PROOF: &[&str] = &["pid", "uid", "nonewprivs", "seccomp", "cap", "landlock", "namespace"];
@@ -22,10 +19,10 @@ fn main() {
         vec![
             trial("demo as root", MOUNTS, workshop, as_root),
             trial("demo of a given image", MOUNTS, workshop, of_an_image),
-            trial("demo as another user", UNPRIVILEGED, workshop, as_another_user),
-            trial("demo as another user without /etc/mtab", UNPRIVILEGED, workshop, without_mount_table),
+            trial("demo as another user", BY_USER, workshop, as_another_user),
+            trial("demo as another user without /etc/mtab", BY_USER, workshop, without_mount_table),
             trial("demo without /dev/fuse", MOUNTS, workshop, without_fuse),
-            trial("mount as another user", UNPRIVILEGED, workshop, mount_as_another_user),
+            trial("mount as another user", BY_USER, workshop, mount_as_another_user),
         ]
     })
 }

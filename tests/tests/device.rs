@@ -25,7 +25,7 @@ use lazaret_tests::fill::noise;
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{self, runs};
 use lazaret_tests::prove::Figures;
-use lazaret_tests::requirement::{self, MOUNTS, Requirement, proof};
+use lazaret_tests::requirement::{self, MOUNTS, TRACED, proof};
 use lazaret_tests::strike::{Call, Struck, Whose};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, leftover, recipe};
@@ -44,15 +44,6 @@ const BEYOND: u64 = 2;
 /// What reading a part and what a visit of everything may take, in seconds, beside a stall.
 const READING: u64 = 20;
 const VISIT: u64 = 60;
-
-const STOPPED: &[Requirement] = &[
-    Requirement::Root,
-    Requirement::Fuse,
-    Requirement::Loop,
-    Requirement::KernelExt4,
-    Requirement::Tool("mke2fs"),
-    Requirement::Tool("strace"),
-];
 
 /// How long the device stalls, in seconds.
 fn stall_seconds() -> u64 {
@@ -92,7 +83,7 @@ fn main() {
             one("zeros are found", zeros_are_found, false, workshop)?;
             Ok(vec![("sabotages found", 1)])
         });
-        let exchanged = proof("P6", "a medium that is exchanged at the start", STOPPED, workshop, exchanged);
+        let exchanged = proof("P6", "a medium that is exchanged at the start", TRACED, workshop, exchanged);
         all.map(|(kind, block, (name, test))| {
             proof("P6", format!("{kind}: {name}"), MOUNTS, workshop, move |workshop| one(name, *test, block, workshop))
         })

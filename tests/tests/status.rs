@@ -13,16 +13,13 @@ use serde_json::Value;
 use lazaret_tests::command::{Finished, eventually, finish};
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{self, kill, runs, signal};
-use lazaret_tests::requirement::{self, MOUNTS, Requirement, trial};
+use lazaret_tests::requirement::{self, BY_USER, MOUNTS, Requirement, trial};
 use lazaret_tests::strike;
 use lazaret_tests::unprivileged::{self, NOBODY};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, leftover, recipe};
 
 const AS_NOBODY: &[Requirement] = &[Requirement::Root, Requirement::Fuse, Requirement::Tool("setpriv")];
-
-const BY_NOBODY: &[Requirement] =
-    &[Requirement::Root, Requirement::Fuse, Requirement::Tool("fusermount3"), Requirement::Tool("setpriv")];
 
 fn main() {
     requirement::main(|workshop| {
@@ -31,7 +28,7 @@ fn main() {
             trial("status hangs on no mount that hangs", MOUNTS, workshop, does_not_hang),
             trial("status tells a mount that nobody serves", MOUNTS, workshop, tells_the_dead),
             trial("status as another user says what it does not see", MOUNTS, workshop, as_nobody),
-            trial("status shows a user the own mount", BY_NOBODY, workshop, own_mount),
+            trial("status shows a user the own mount", BY_USER, workshop, own_mount),
             trial("a name acts on no terminal", MOUNTS, workshop, escapes),
             trial("doctor as root", MOUNTS, workshop, doctor),
             trial("doctor as another user", AS_NOBODY, workshop, doctor_as_nobody),
