@@ -96,12 +96,14 @@ impl Mount {
     /// Guards a mount that was made in another way, and finds its processes.
     pub fn adopt(directory: &Path) -> Result<Self> {
         let found = processes_of(directory);
-        let pick = |path: PathBuf| found.iter().rev().find(|one| process::is_executable(one, &path)).cloned();
+        let last = |fits: &dyn Fn(&Process) -> bool| found.iter().rev().find(|one| fits(one)).cloned();
+        let worker = last(&|one| process::is_executable(one, &worker()));
+        let broker = worker.as_ref().and_then(|worker| last(&|one| one.pid == worker.parent));
         if !leftover::is_mounted(directory) {
             found.iter().for_each(|one| process::kill(one.pid));
             return Err(format!("{} is not mounted though `lazaret mount` says so", directory.display()).into());
         }
-        match (pick(broker()), pick(worker())) {
+        match (broker, worker) {
             (Some(broker), Some(worker)) => Ok(Self { directory: directory.into(), broker, worker, mounted: true }),
             _ => {
                 let _ = unmount(directory, UnmountFlags::DETACH);

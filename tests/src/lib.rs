@@ -19,7 +19,8 @@
 //! - [`mutate`], [`walk`], [`heap`]: mutated images, all that can be asked of one in this process, and what it takes.
 //! - [`apart`], [`udev`], [`automount`]: a machine of our own, the real udevd on it, and the daemon with sticks to plug in.
 //! - [`fuzz`]: the targets of the fuzzers, and what must hold whatever the input is.
-//! - [`bare`]: the program as nobody, where there is next to nothing.
+//! - [`fusectl`]: the kernel's view of every FUSE connection, and its switch.
+//! - [`bare`], [`unprivileged`]: the program as nobody, where there is next to nothing, and where there is what a desktop has.
 //! - [`disk`]: a whole disk with partitions, and damage to its table.
 //! - [`evil`]: a worker that is already lost, and what it tries.
 //! - [`debian`], [`package`]: a Debian for the daemons of a desktop, also with systemd, and the package that goes into it.
@@ -43,6 +44,7 @@ pub mod evil_disk;
 pub mod exchange;
 pub mod extents;
 pub mod fill;
+pub mod fusectl;
 pub mod fuzz;
 pub mod heap;
 pub mod lazaret;

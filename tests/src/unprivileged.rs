@@ -1,5 +1,6 @@
 //! Programs as a user without any right, who may open /dev/fuse as on a desktop.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +10,14 @@ pub const NOBODY: u32 = 65534;
 /// Runs a command in its own mount namespace with a /dev/fuse that all may open, as nobody. `place` has a directory `dev`.
 pub fn command(place: &Path, words: &[&str], more: &[&Path]) -> Command {
     command_after("", place, words, more)
+}
+
+/// Runs a program as nobody where /dev/fuse is open to all.
+pub fn command_here(program: impl AsRef<OsStr>) -> Command {
+    let mut setpriv = Command::new("setpriv");
+    let nobody = NOBODY.to_string();
+    setpriv.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]).arg(program);
+    setpriv
 }
 
 /// The same after `first`, lines of a script.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lazaret_policy::exit;
 use lazaret_policy::seccomp::{self, Row};
-use lazaret_policy::watching::WATCHING;
+use lazaret_policy::watching::{WATCHING, WATCHING_AS_USER};
 
 use lazaret_tests::evil::probe::PROBES;
 use lazaret_tests::evil::run::{Case, End, Quarters, Swept, each, perturbed, row_for, sweep};
@@ -38,6 +38,7 @@ const TABLES: &[(&str, &[Row], &str)] = &[
     ("answering", seccomp::ANSWERING, "P3"),
     ("starting", seccomp::STARTING, "P3"),
     ("watching", WATCHING, "P11"),
+    ("watching as a user", WATCHING_AS_USER, "P11"),
 ];
 
 fn main() {

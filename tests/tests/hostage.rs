@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,33 +13,29 @@ use rustix::process::Signal;
 
 use lazaret_tests::command::{eventually, run};
 use lazaret_tests::fill::noise;
+use lazaret_tests::fusectl::Fusectl;
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{kill, runs, signal};
 use lazaret_tests::prove::Figures;
-use lazaret_tests::requirement::{self, Requirement, proof};
+use lazaret_tests::requirement::{self, TRACED, proof};
 use lazaret_tests::strike::{self, Call, Struck, Whose};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, leftover, recipe};
 
-const NEEDS: &[Requirement] = &[
-    Requirement::Root,
-    Requirement::Fuse,
-    Requirement::Loop,
-    Requirement::KernelExt4,
-    Requirement::Tool("mke2fs"),
-    Requirement::Tool("strace"),
-];
-
 /// What is granted, and what the broker may take beyond it, in seconds.
 const TIMEOUT: u64 = 3;
 const BEYOND: u64 = 2;
+/// By when the broker has noticed that a connection was aborted: it looks each second, and lets the worker end by itself.
+const NOTICED: Duration = Duration::from_secs(3);
 
 type Test = fn(&Path, &Path) -> Result<Figures>;
 
 const TESTS: &[(&str, Test)] = &[
     ("a stopped worker frees its clients in time", |image, point| silent(image, point, &strike::stop)),
     ("a spinning worker frees its clients in time", |image, point| silent(image, point, &strike::make_spin)),
-    ("a worker that pretends to work is ended by the kernel", pretending),
+    ("a worker that pretends to work is ended by the kernel, and its mount by the broker", pretending),
+    ("a connection that is aborted ends the mount", aborted),
+    ("an abort that nobody notices is found", abort_is_not_noticed),
     ("a client of a silent worker is killed and its worker ended in time", killed_client),
     ("a broker that waits too long is found", too_patient),
     ("a stopped worker does not hold up SIGTERM to the broker", terminated),
@@ -53,7 +49,8 @@ const TESTS: &[(&str, Test)] = &[
 
 fn main() {
     requirement::main(|workshop| {
-        let trial = |(name, test): &'static (&str, Test)| proof("P14", *name, NEEDS, workshop, |w| one(name, *test, w));
+        let trial =
+            |(name, test): &'static (&str, Test)| proof("P14", *name, TRACED, workshop, |w| one(name, *test, w));
         TESTS.iter().map(trial).collect()
     })
 }
@@ -141,15 +138,50 @@ fn too_patient(image: &Path, point: &Path) -> Result<Figures> {
     }
 }
 
+/// A mount in the foreground, and what it has said at its end.
+struct Foreground(Child, PathBuf);
+
+impl Foreground {
+    fn mount(image: &Path, point: &Path, options: &str) -> Result<(Self, Mount)> {
+        fs::create_dir_all(point)?;
+        let stderr = point.with_extension("stderr");
+        let mut command = lazaret::command(["mount", "-f", "-o", options]);
+        command.arg(image).arg(point).stdin(Stdio::null()).stderr(fs::File::create(&stderr)?);
+        let mut own = Self(command.spawn()?, stderr);
+        eventually(lazaret::PATIENCE, || {
+            leftover::is_mounted(point) || own.0.try_wait().is_ok_and(|end| end.is_some())
+        });
+        Ok((own, Mount::adopt(point)?))
+    }
+
+    /// The broker notices by itself and soon that the connection was aborted, ends the mount, and tells it.
+    fn tells_the_abort(mut self, mount: &Mount) -> Result {
+        let (ended, took) = eventually(NOTICED, || self.0.try_wait().is_ok_and(|end| end.is_some()));
+        assert!(ended, "after {took:?} the broker watches a connection that was aborted");
+        let (status, said) = (self.0.wait()?, fs::read_to_string(&self.1)?);
+        let told =
+            status.code() == Some(32) && said.contains("the connection was aborted") && said.lines().count() == 1;
+        assert!(told, "{status}: {said}");
+        gone(mount)
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Such a worker makes progress by all that can be seen from outside, so its broker waits. The kernel looks at its requests
-/// every 15 seconds, and grants none less than that.
+/// every 15 seconds, and grants none less than that; the worker does not end by itself then.
 fn pretending(image: &Path, point: &Path) -> Result<Figures> {
     const LOOKS: u64 = 15;
     if !Path::new("/proc/sys/fs/fuse/max_request_timeout").exists() {
         println!("this kernel ends no connection by itself (Linux 6.15)");
         return Ok(vec![]);
     }
-    let mount = Mount::with(image, point, "timeout=2")?;
+    let (front, mount) = Foreground::mount(image, point, "timeout=2")?;
     strike::make_pretend(mount.worker.pid)?;
     let start = Instant::now();
     let answers = ask_all(point);
@@ -159,15 +191,40 @@ fn pretending(image: &Path, point: &Path) -> Result<Figures> {
         freed.extend(answer.ok());
     }
     let alone = runs(mount.broker.pid) && runs(mount.worker.pid);
-    kill(mount.worker.pid);
     assert_eq!(freed.len(), ASKS.len(), "clients hang");
     for (name, answer, took) in freed {
         assert!(answer.is_err(), "{name} was answered by a worker that does not work");
         assert!(took >= Duration::from_secs(LOOKS - 1), "{name} was given up after {took:?}, not by the kernel");
     }
     assert!(alone, "the broker has ended the worker, so this shows nothing of the kernel");
-    gone(&mount)?;
+    front.tells_the_abort(&mount)?;
     Ok(vec![("clients freed", ASKS.len() as u64)])
+}
+
+/// A connection that somebody aborts ends the mount, whether its worker hears of it or not.
+fn aborted(image: &Path, point: &Path) -> Result<Figures> {
+    let fusectl = Fusectl::mount(&point.with_extension("fusectl"))?;
+    let (front, mount) = Foreground::mount(image, point, "timeout=60")?;
+    fusectl.abort(point)?;
+    front.tells_the_abort(&mount)?;
+    let (front, mount) = Foreground::mount(image, point, "timeout=60")?;
+    strike::stop(mount.worker.pid)?;
+    fusectl.abort(point)?;
+    front.tells_the_abort(&mount)?;
+    Ok(vec![("aborts noticed", 2)])
+}
+
+/// The test of these tests: a broker that stands still notices nothing, and the mount is left.
+fn abort_is_not_noticed(image: &Path, point: &Path) -> Result<Figures> {
+    let fusectl = Fusectl::mount(&point.with_extension("fusectl"))?;
+    let (front, mount) = Foreground::mount(image, point, "timeout=60")?;
+    strike::stop(mount.broker.pid)?;
+    fusectl.abort(point)?;
+    let (ended, _) = eventually(NOTICED, || !leftover::is_mounted(point));
+    signal(mount.broker.pid, Signal::CONT);
+    assert!(!ended, "a mount that nobody ends has ended");
+    front.tells_the_abort(&mount)?;
+    Ok(vec![("sabotages found", 1)])
 }
 
 /// The kernel does not let go of a client whose request a worker has taken, so its kill waits for the end of the mount.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -15,24 +15,15 @@ use std::time::Duration;
 use lazaret_tests::block::{LoopDevice, unmount_now};
 use lazaret_tests::command::{eventually, wait};
 use lazaret_tests::fill::noise;
+use lazaret_tests::fusectl::Fusectl;
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::mutate::random::Random;
 use lazaret_tests::process::{self, kill};
 use lazaret_tests::prove::Figures;
-use lazaret_tests::requirement::{self, Requirement, proof};
+use lazaret_tests::requirement::{self, TRACED, proof};
 use lazaret_tests::strike::{Call, Struck, Whose};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, leftover, recipe};
-
-const NEEDS: &[Requirement] = &[
-    Requirement::Root,
-    Requirement::Fuse,
-    Requirement::Loop,
-    Requirement::KernelExt4,
-    Requirement::Tool("mke2fs"),
-    Requirement::Tool("strace"),
-    Requirement::Tool("losetup"),
-];
 
 const SOON: Duration = Duration::from_secs(2);
 /// As many starts and kills side by side.
@@ -96,10 +87,10 @@ const WORKER: &[(&str, u32)] = &[
 fn main() {
     requirement::main_in_turn(|workshop| {
         vec![
-            proof("P15", "killed at each step of a start", NEEDS, workshop, at_each_step),
-            proof("P15", "what is left behind is found", NEEDS, workshop, left_is_found),
-            proof("P15", "killed at any moment under load", NEEDS, workshop, at_any_moment),
-            proof("P15", "mounts that come and go leave nothing and nothing grows", NEEDS, workshop, come_and_go),
+            proof("P15", "killed at each step of a start", TRACED, workshop, at_each_step),
+            proof("P15", "what is left behind is found", TRACED, workshop, left_is_found),
+            proof("P15", "killed at any moment under load", TRACED, workshop, at_any_moment),
+            proof("P15", "mounts that come and go leave nothing and nothing grows", TRACED, workshop, come_and_go),
         ]
     })
 }
@@ -300,31 +291,14 @@ fn killed_once(image: &Path, point: &Path, random: &mut Random) -> Result {
 
 /// What may not grow: objects of the kernel that live as long as a mount, a namespace or a process. Inodes and files
 /// are not among them, since whatever else runs on this machine makes them by the thousand.
-fn objects(fusectl: &Path) -> Result<BTreeMap<String, u64>> {
+fn objects(fusectl: &Fusectl) -> Result<BTreeMap<String, u64>> {
     const SLABS: &[&str] = &["mnt_cache", "fuse_request", "net_namespace", "user_namespace", "task_struct"];
     let table = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
     let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let slabs = lines.filter(|fields| fields.len() > 2 && SLABS.contains(&fields[0]));
     let slabs = slabs.filter_map(|fields| Some((fields[0].to_owned(), fields[1].parse().ok()?)));
-    let connections = fs::read_dir(fusectl)?.count() as u64;
+    let connections = fusectl.count()?;
     Ok(slabs.chain([("connections".to_owned(), connections)]).collect())
-}
-
-/// fusectl, mounted for a test of its own.
-struct Fusectl(PathBuf);
-
-impl Fusectl {
-    fn mount(place: &Path) -> Result<Self> {
-        fs::create_dir_all(place)?;
-        rustix::mount::mount("none", place, "fusectl", rustix::mount::MountFlags::empty(), None)?;
-        Ok(Self(place.to_owned()))
-    }
-}
-
-impl Drop for Fusectl {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
 }
 
 /// Open fds and resident memory in KiB of a process.
@@ -352,7 +326,7 @@ fn come_and_go(workshop: &Workshop) -> Result<Figures> {
         mount.unmount(SOON).map(drop)
     };
     (0..WARM).try_for_each(|_| turn())?;
-    let (objects_before, pair) = (objects(&fusectl.0)?, [&stays.broker, &stays.worker].map(|one| one.pid));
+    let (objects_before, pair) = (objects(&fusectl)?, [&stays.broker, &stays.worker].map(|one| one.pid));
     assert!(objects_before.len() >= 2, "the kernel shows nothing to count: {objects_before:?}");
     let held = pair.map(holds);
     (0..cycles).try_for_each(|number| turn().map_err(|error| format!("cycle {number}: {error}")))?;
@@ -365,7 +339,7 @@ fn come_and_go(workshop: &Workshop) -> Result<Figures> {
     let most = cycles / 2;
     let mut now = BTreeMap::new();
     let (flat, _) = eventually(Duration::from_secs(20), || {
-        now = objects(&fusectl.0).unwrap_or_default();
+        now = objects(&fusectl).unwrap_or_default();
         objects_before.iter().all(|(name, before)| now.get(name).is_some_and(|now| *now <= before + most))
     });
     assert!(flat, "grown in {cycles} cycles from {objects_before:?} to {now:?}");

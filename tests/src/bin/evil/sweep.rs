@@ -1,7 +1,7 @@
 //! Many fresh workers quickly: a line of standard input is a call, and each is made by a process of its own that has
 //! confined itself as a worker does. A line of standard output says how that process ended.
 //!
-//! `evil sweep TABLE`, where TABLE is `serving`, `answering`, `starting` or `watching`; `+` behind it adds a row that is
+//! `evil sweep TABLE`, where TABLE is `serving`, `answering`, `starting`, `watching` or `watching as a user`; `+` behind it adds a row that is
 //! not there. The line: a door (`call`, `interrupt`, `page`), a number, six arguments.
 #![allow(unsafe_code, reason = "processes are forked, and make calls that no library makes")]
 
@@ -10,7 +10,7 @@ use std::io::BufRead;
 use lazaret_policy::confine::{confine, narrow};
 use lazaret_policy::exit;
 use lazaret_policy::seccomp::{self, Row};
-use lazaret_policy::watching::WATCHING;
+use lazaret_policy::watching::{WATCHING, WATCHING_AS_USER};
 use lazaret_tests::evil::call::{call, call_by_interrupt, call_by_page};
 use lazaret_worker::memory;
 
@@ -71,10 +71,11 @@ fn one(table: &str, door: &str, number: u64, arguments: [u64; 6]) -> ! {
         "answering" => seccomp::ANSWERING,
         "starting" => seccomp::STARTING,
         "watching" => WATCHING,
+        "watching as a user" => WATCHING_AS_USER,
         _ => memory::end(exit::CHANNEL),
     };
     let rows: Vec<Row> = rows.iter().copied().chain(added.then_some(ADDED)).collect();
-    let confined = if added || name == "watching" { only(&rows) } else { well(name, &rows) };
+    let confined = if added || name.starts_with("watching") { only(&rows) } else { well(name, &rows) };
     if !confined {
         memory::end(exit::REFUSED);
     }
