@@ -1,6 +1,7 @@
 //! A worker is held to its limits and lives at them: a request that needs more memory than is left gets ENOMEM, all others
 //! their answer; and every limit of the table stands in the kernel.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -8,10 +9,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lazaret_tests::command::eventually;
 use lazaret_tests::damage::Victim;
+use lazaret_tests::evil::run::Quarters;
+use lazaret_tests::evil::{Act, Evidence, Instruction, weakness};
 use lazaret_tests::evil_disk::{EvilDisk, Fault};
 use lazaret_tests::fill::noise;
 use lazaret_tests::lazaret::{self, Mount};
@@ -35,6 +38,7 @@ fn main() {
             proof("P16", "every limit of the table stands in the kernel", MOUNTS, workshop, table),
             proof("P16", "a process without limits is found", &[], workshop, no_table),
             proof("P16", "a cgroup limits the worker where the host has one to give", MOUNTS, workshop, cgroup),
+            proof("P16", "what explodes in the worker's cgroup stays in there", MOUNTS, workshop, bombs),
         ]
     })
 }
@@ -89,6 +93,69 @@ fn cgroup(workshop: &Workshop) -> Result<Figures> {
     assert!(!own.exists(), "{} is left", own.display());
     leftover::nothing_of(&place)?;
     Ok(vec![("limits of a cgroup", limits.len() as u64)])
+}
+
+/// How often the kernel has killed somebody for want of memory.
+fn kills_for_memory() -> Result<u64> {
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).ok_or("the kernel does not count")?;
+    Ok(line.parse()?)
+}
+
+/// What the group of the only worker below this one tells of its processors, until it is gone.
+fn watched(parent: &Path, over: impl Fn() -> bool) -> BTreeMap<String, u64> {
+    let mut seen = BTreeMap::new();
+    while !over() {
+        let groups = fs::read_dir(parent).into_iter().flatten().flatten();
+        let own = groups.filter(|group| group.file_name().to_string_lossy().starts_with("lazaret-"));
+        let text = own.filter_map(|group| fs::read_to_string(group.path().join("cpu.stat")).ok()).collect::<String>();
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        seen.extend(lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))));
+        thread::sleep(Duration::from_millis(20));
+    }
+    seen
+}
+
+/// A lost worker without any other limit takes all that there is of memory, processes and processors. Where the host has no
+/// group to give there is nothing to see, and `make vm` shows it.
+fn bombs(workshop: &Workshop) -> Result<Figures> {
+    let Some(parent) = controlling_group()? else {
+        println!("this host has no cgroup to give");
+        return Ok(vec![]);
+    };
+    let weakness = weakness::NO_SECCOMP | weakness::NO_LANDLOCK | weakness::NO_LIMITS;
+    let quarters = Quarters::new(&workshop.directory("bombs")?, weakness)?;
+    let bomb = |numbers: &[u64], options| quarters.mount_with(Instruction::new(Act::Bomb, numbers), options);
+    let killed = kills_for_memory()?;
+    let finished = bomb(&[0], "timeout=60,memory=16M")?;
+    assert!(finished.code() == Some(32) && finished.stderr.contains("ended by signal 9"), "{finished:?}");
+    assert!(kills_for_memory()? > killed, "it was not the kernel that ended it");
+    let finished = bomb(&[1], "timeout=60,threads=2")?;
+    match Evidence::read(&finished.stderr) {
+        Some(Evidence::Done(count)) => assert!(count <= 3, "{count} processes were started"),
+        other => return Err(format!("{other:?}: {finished:?}").into()),
+    }
+    let start = Instant::now();
+    let (finished, seen) = thread::scope(|scope| {
+        let bomb = scope.spawn(|| bomb(&[2, 3000], "timeout=60,threads=8"));
+        let seen = watched(&parent, || bomb.is_finished());
+        (bomb.join(), seen)
+    });
+    let (finished, took) = (finished.map_err(|_| "a panic")??, start.elapsed());
+    let spinning = match Evidence::read(&finished.stderr) {
+        Some(Evidence::Done(count)) if count > 3 => count + 1,
+        other => return Err(format!("{other:?}: {finished:?}").into()),
+    };
+    let (used, throttled) = (seen.get("usage_usec").copied().unwrap_or(0), seen.get("nr_throttled").copied());
+    assert!(used > 0 && u128::from(used) < took.as_micros() * 22 / 10, "{used} microseconds in {took:?}");
+    let processors = thread::available_parallelism()?.get();
+    assert!(
+        processors <= 2 || throttled > Some(0),
+        "{spinning} on {processors} processors were not held back: {seen:?}"
+    );
+    println!("{spinning} processes had {used} microseconds in {took:?} on {processors} processors: {throttled:?}");
+    quarters.empty()?;
+    Ok(vec![("bombs that stayed inside", 3)])
 }
 
 /// The file as it should be.

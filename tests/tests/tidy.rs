@@ -50,6 +50,7 @@ const UNSAFE: &[&str] = &[
     "broker/src/signal.rs",
     "broker/src/spawn.rs",
     "policy/src/limits.rs",
+    "tests/src/bin/evil/bomb.rs",
     "tests/src/bin/evil/life.rs",
     "tests/src/bin/evil/serve.rs",
     "tests/src/bin/evil/sweep.rs",

@@ -98,6 +98,8 @@ acts! {
     Serve,
     /// Answer a tool with lies of this number.
     Answer,
+    /// Take all memory (0), all processes (1), or all processors for so many milliseconds (2).
+    Bomb,
     /// Go through the start and say what came of it.
     Nothing,
 }

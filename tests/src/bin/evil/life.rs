@@ -17,7 +17,7 @@ use lazaret_tests::evil::{Act, Evidence, Instruction};
 use lazaret_worker::device::Device;
 use lazaret_worker::{fuse, memory};
 
-use crate::{answer, serve};
+use crate::{answer, bomb, serve};
 
 /// A row that no table has.
 pub(crate) const ADDED: Row =
@@ -98,6 +98,7 @@ fn act(channel: &Channel, Instruction { act, numbers }: Instruction, place: &Pla
         Act::Flood => flood(channel),
         Act::Serve => serve::serve(channel, number),
         Act::Answer => answer::answer(channel, number),
+        Act::Bomb => bomb::explode(number, a),
         Act::Nothing => 0,
     };
     tell(channel, Evidence::of(returned))

@@ -5,6 +5,7 @@
 //! worker's own code; what is wrong with this worker was written into a copy of this binary by the test.
 
 mod answer;
+mod bomb;
 mod double;
 mod life;
 mod serve;
