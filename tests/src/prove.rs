@@ -1,8 +1,8 @@
 //! The promises of SECURITY.md and what shows them: each proving test leaves a line in the file that `LAZARET_PROVE`
 //! names, and `make prove` makes one line a promise of them.
 //!
-//! What holds here: a promise passes only if every test file that its row names has shown it, and none has failed it
-//! or was skipped. Silence is not a proof.
+//! What holds here: a promise passes only if every test file that its row names has shown it, none has failed it or was
+//! skipped, and one of them has shown that it would fail where the promise is broken. Silence is not a proof.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -10,6 +10,9 @@ use std::io::Write;
 
 /// What a proof has counted: a name and a number. Numbers of one name are added up over the tests of a promise.
 pub type Figures = Vec<(&'static str, u64)>;
+
+/// What a test of the tests counts: something was broken on purpose, and that was seen.
+const SABOTAGES: &str = "sabotages found";
 
 /// The variable that names the file of records.
 pub const RECORDS: &str = "LAZARET_PROVE";
@@ -85,18 +88,19 @@ pub fn verdicts(promises: &[Promise], records: &str) -> (String, bool) {
         let silent: Vec<&String> = promise.tests.difference(&passed).collect();
         let failed: Vec<&str> = with(Outcome::Failed).map(|record| record[2]).collect();
         let skipped: Vec<&str> = with(Outcome::Skipped).map(|record| record[2]).collect();
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for (what, count) in own.iter().flat_map(|record| &record[4..]).filter_map(|figure| figure.rsplit_once('=')) {
+            *sums.entry(what).or_default() += count.parse::<u64>().unwrap_or_default();
+        }
         let (verdict, why) = match () {
             () if !failed.is_empty() => ("FAIL", format!(" failed: {}", failed.join("; "))),
             () if !skipped.is_empty() => ("skip", format!(" not run: {}", skipped.join("; "))),
             () if promise.tests.is_empty() => ("FAIL", " no test is named".to_owned()),
             () if !silent.is_empty() => ("FAIL", format!(" not shown by: {silent:?}")),
+            () if !sums.contains_key(SABOTAGES) => ("FAIL", " nothing shows that its tests can fail".to_owned()),
             () => ("pass", String::new()),
         };
         good &= verdict == "pass";
-        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
-        for (what, count) in own.iter().flat_map(|record| &record[4..]).filter_map(|figure| figure.rsplit_once('=')) {
-            *sums.entry(what).or_default() += count.parse::<u64>().unwrap_or_default();
-        }
         let sums: Vec<String> = sums.iter().map(|(what, count)| format!("{what} {count}")).collect();
         let tests = with(Outcome::Passed).count();
         text.push_str(&format!("{:4}{verdict}  {}", promise.name, promise.text));
@@ -116,15 +120,19 @@ mod tests {
     fn a_promise_passes_only_if_each_of_its_tests_has_shown_it() {
         let promises = promises(PAGE);
         assert_eq!(promises.iter().map(|promise| promise.tests.len()).collect::<Vec<_>>(), [1, 2]);
-        let both = "P1\tevil\ta\tPassed\tcalls=3\nP1\tevil\tb\tPassed\tcalls=4\nP2\tevil\tc\tPassed\n";
+        let both = "P1\tevil\ta\tPassed\tcalls=3\tsabotages found=1\nP1\tevil\tb\tPassed\tcalls=4\n\
+                    P2\tevil\tc\tPassed\tsabotages found=2\n";
         let (text, good) = verdicts(&promises, both);
-        assert!(!good && text.contains("P1  pass  It holds. [tests 2, calls 7]\n"), "{text}");
+        assert!(!good && text.contains("P1  pass  It holds. [tests 2, calls 7, sabotages found 1]\n"), "{text}");
         assert!(text.contains("P2  FAIL") && text.contains("not shown by: [\"life\"]"), "{text}");
         assert!(verdicts(&promises, &format!("{both}P2\tlife\td\tPassed\n")).1);
         let (text, good) = verdicts(&promises, &format!("{both}P2\tlife\td\tPassed\nP2\tlife\te\tFailed\n"));
         assert!(!good && text.contains("failed: e"), "{text}");
         let (text, good) = verdicts(&promises, &format!("{both}P2\tlife\td\tSkipped\n"));
         assert!(!good && text.contains("skip") && text.contains("not run: d"), "{text}");
+        let unbroken = both.replace("\tsabotages found=2", "");
+        let (text, good) = verdicts(&promises, &format!("{unbroken}P2\tlife\td\tPassed\n"));
+        assert!(!good && text.contains("nothing shows that its tests can fail"), "{text}");
         assert!(!verdicts(&[], both).1, "no promise at all");
     }
 }

@@ -31,11 +31,32 @@ const TESTS: &[(&str, Test)] = &[
     ("what was left is found and taken away", remains),
     ("what the worker refuses is mounted by nobody", refused),
     ("one device alone", only),
+    ("a stick that is left is found", left_is_found),
     ("sticks come and go and leave nothing", cycles),
 ];
 
 fn main() {
     automount::main(TESTS)
+}
+
+/// The test of these tests: of a stick that is there still the mount, its directory and its processes are each named.
+fn left_is_found(place: &Path) -> Result<Figures> {
+    let daemon = Daemon::start(place, &policy(MOUNT))?;
+    let mut stick = filled(place, "left", "left", &[])?;
+    let device = stick.plug()?.to_owned();
+    let (point, _) = mounted_within(&device, SOON)?;
+    let said = match nothing_within(Duration::from_millis(100)) {
+        Err(error) => error.to_string(),
+        Ok(_) => return Err("a mount is there, and nothing is found".into()),
+    };
+    let mount = format!("{} at {}", device.display(), point.display());
+    for word in [&mount, "/run/media/root/left,", "lazaret-worker"] {
+        assert!(said.contains(word), "{word} is not named: {said}");
+    }
+    stick.pull()?;
+    nothing_within(GONE)?;
+    drop(daemon);
+    Ok(vec![("sabotages found", 3)])
 }
 
 fn life(place: &Path) -> Result<Figures> {
