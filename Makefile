@@ -3,6 +3,8 @@
 #   make demo [IMAGE=…]   builds, mounts a sample (or IMAGE) confined, shows it and the proof, unmounts
 #   make test             runs every check; ends with `N passed, N failed, N skipped`
 #   make prove            the promises of SECURITY.md, each with pass or fail and the figures of its tests
+#   make vm               boots KERNEL (linux-image-amd64, Debian's) in a machine of its own, and shows there what this one lacks:
+#                         limits of a cgroup that hold, and a mount, its proof and a user's mount on another kernel
 #   make mutate           walks COUNT (100000) mutated images, from number SEED (0) on
 #   make fuzz             runs the targets of tests/fuzz for TIME (60) seconds each, or TARGET alone on every core
 #   make fuzz-repro       runs FILE, what a run was ended by, makes it small and keeps it as a test
@@ -18,7 +20,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test prove mutate fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
+.PHONY: demo test prove vm mutate fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -58,6 +60,25 @@ prove: tools cargo-deb
 	LAZARET_PROVE=$$records LAZARET_KILLS=1000 LAZARET_CYCLES=1000 LAZARET_PLUGS=200 LAZARET_STALL=30 $(ALONE) cargo test --no-fail-fast $(PROFILE) --package lazaret-tests $$tests >"$$log" 2>&1 ||
 	    grep -B1 -A12 -e '^---- .*' -e '^error' "$$log" || true
 	cargo run --quiet $(PROFILE) --package lazaret-tests --bin prove -- "$$records"
+
+KERNEL := linux-image-amd64
+# What runs there, as root.
+define GUEST
+set -e
+cd "$(CURDIR)/tests"
+"$$programs/lazaret" doctor
+"$$programs/lazaret" demo
+"$$test" --nocapture --test-threads 1 group
+sh vm/guest "$$programs"
+endef
+export GUEST
+
+vm: TOOLS += qemu-system-x86_64=qemu-system-x86 busybox=busybox-static depmod=kmod cpio=cpio
+vm: tools
+	cargo build --workspace $(PROFILE)
+	test=$$(cargo test --no-run $(PROFILE) --package lazaret-tests --test limits --message-format json |
+	    grep -o '"executable":"[^"]*limits-[^"]*"' | cut -d'"' -f4)
+	tests/vm/run "$(CURDIR)/target/vm" $(KERNEL) "programs='$${test%/deps/*}'; test='$$test'; $$GUEST"
 
 COUNT := 100000
 SEED := 0
