@@ -128,6 +128,7 @@ impl Options {
             umask: self.umask,
             request_timeout: self.request_timeout(),
             open_without_asking: vulnerability::may_open_without_asking(&host::stands_on()),
+            iomap: false,
             threads: self.threads,
             memory: self.memory,
         }

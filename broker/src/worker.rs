@@ -68,7 +68,7 @@ impl<'a> Worker<'a> {
         // A second holder of /dev/fuse would keep every client waiting if the worker died.
         drop(fuse);
         match self.receive(START)? {
-            Report::Initialized => Ok(()),
+            Report::Initialized { iomap: false } => Ok(()),
             other => Err(refused_or_unexpected(&other)),
         }
     }
@@ -76,7 +76,7 @@ impl<'a> Worker<'a> {
     /// Hands over the device, and looks at the worker again once it has opened the file system on it. A refusal is an
     /// answer, too: the worker has ended then.
     pub(crate) fn open(&mut self, source: &Source) -> Result<Result<Summary, Refusal>, Failure> {
-        self.send(&Order::Device(source.range()), &[source.as_fd()])?;
+        self.send(&Order::Device { range: source.range(), iomap: None }, &[source.as_fd()])?;
         let summary = match self.receive(self.patience())? {
             Report::Ready(summary) => summary,
             Report::Refused(refusal) => return Ok(Err(refusal)),
@@ -88,7 +88,7 @@ impl<'a> Worker<'a> {
 
     /// Hands over the whole device to a worker that scans, and looks at it again.
     pub(crate) fn map(&mut self, source: &Source) -> Result<(), Failure> {
-        self.send(&Order::Device(source.whole()), &[source.as_fd()])?;
+        self.send(&Order::Device { range: source.whole(), iomap: None }, &[source.as_fd()])?;
         match self.receive(self.patience())? {
             Report::Mapped => self.look_again(),
             other => Err(refused_or_unexpected(&other).about(source.path())),

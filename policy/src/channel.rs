@@ -194,7 +194,7 @@ mod tests {
         (ours, Channel { end: End::Owned(theirs) })
     }
 
-    const DEVICE: Order = Order::Device(Range { offset: 0, length: u64::MAX });
+    const DEVICE: Order = Order::Device { range: Range { offset: 0, length: u64::MAX }, iomap: Some(1) };
 
     #[test]
     fn a_message_arrives_with_its_fd() {
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_byte_too_many_is_an_error() {
         let (broker, worker) = pair();
-        let mut bytes = postcard::to_allocvec(&Report::Initialized).unwrap();
+        let mut bytes = postcard::to_allocvec(&Report::Initialized { iomap: false }).unwrap();
         bytes.push(0);
         send(&worker, &bytes, SendFlags::NOSIGNAL).unwrap();
         assert!(matches!(broker.receive::<Report>(), Err(ChannelError::Malformed)));
@@ -237,7 +237,7 @@ mod tests {
     fn a_worker_cannot_push_an_fd_onto_the_broker() {
         let (broker, worker) = pair();
         let zero = std::fs::File::open("/dev/zero").unwrap();
-        let bytes = postcard::to_allocvec(&Report::Initialized).unwrap();
+        let bytes = postcard::to_allocvec(&Report::Initialized { iomap: false }).unwrap();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fds = [zero.as_fd()];

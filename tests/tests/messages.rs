@@ -113,7 +113,8 @@ fn reports() -> Vec<Report> {
     };
     vec![
         Report::Confined(Layers { landlock: 7, scopes: true, ..Layers::default() }),
-        Report::Initialized,
+        Report::Initialized { iomap: false },
+        Report::Initialized { iomap: true },
         Report::Ready(Summary::default()),
         Report::Ready(full),
         Report::Mapped,
@@ -172,7 +173,7 @@ fn the_brokers_end_takes_no_fd() {
     let mut with = rustix::net::SendAncillaryBuffer::new(&mut space);
     let fds = [theirs.as_fd()];
     assert!(with.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
-    let bytes = encoded(&Report::Initialized);
+    let bytes = encoded(&Report::Initialized { iomap: false });
     let sent = rustix::net::sendmsg(&theirs, &[std::io::IoSlice::new(&bytes)], &mut with, SendFlags::NOSIGNAL);
     if sent.is_ok() {
         assert!(ours.receive::<Report>().is_ok_and(|(_, fds)| fds.is_empty()));

@@ -59,7 +59,7 @@ fn live(channel: &Channel) -> Result<(), Ended> {
     report(channel, &Report::Confined(layers))?;
     let (start, fuse) = order(channel, |order, fd| match order {
         Order::Start(start) => Some((start, fd)),
-        Order::Device(_) => None,
+        Order::Device { .. } => None,
     })?;
     if !usize::try_from(start.memory).is_ok_and(memory::grant) {
         return Err(Ended::Refused(Refusal::OutOfMemory));
@@ -115,9 +115,11 @@ fn scan(channel: &Channel, confined: &Confined) -> Result<(), Ended> {
 
 /// Says that everything else stands, takes the device and maps it.
 fn device(channel: &Channel, confined: &Confined) -> Result<Device, Ended> {
-    report(channel, &Report::Initialized)?;
+    report(channel, &Report::Initialized { iomap: false })?;
     let (range, fd) = order(channel, |order, fd| match order {
-        Order::Device(range) => Some((range, fd?)),
+        // Nothing else was agreed upon.
+        Order::Device { range, iomap: None } => Some((range, fd?)),
+        Order::Device { iomap: Some(_), .. } => None,
         Order::Start(_) => None,
     })?;
     let mapped = Device::map(fd, range, confined);

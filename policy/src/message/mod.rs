@@ -29,13 +29,22 @@ pub trait Message: Serialize + for<'de> Deserialize<'de> {
     }
 }
 
+/// The numbers under which the kernel can know a device that mappings lead into.
+pub const COOKIES: std::ops::RangeInclusive<u32> = 1..=1024;
+
 /// From the broker to the worker.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Order {
     /// What this worker is for. With `Purpose::Mount` it brings /dev/fuse, and the worker answers FUSE_INIT.
     Start(Start),
-    /// The device: one fd, and the range of it that is the file system.
-    Device(Range),
+    /// The device: one fd.
+    Device {
+        /// The part of it that is the file system.
+        range: Range,
+        /// By which number the kernel knows a block device of just that range ([`COOKIES`]): mappings into it may be answered
+        /// instead of data. Only for a worker that has said so ([`Report::Initialized`]).
+        iomap: Option<u32>,
+    },
 }
 
 /// A range of a device, in bytes.
@@ -53,7 +62,10 @@ pub enum Report {
     /// `confine()` is through; these layers hold. The broker does not believe it but looks.
     Confined(Layers),
     /// FUSE_INIT is answered; the device may come.
-    Initialized,
+    Initialized {
+        /// The kernel takes mappings instead of data: it has offered that, and it was taken up.
+        iomap: bool,
+    },
     /// The last filter is on, the file system is open.
     Ready(Summary),
     /// The last filter is on, no byte was read: a worker that scans may be asked.
@@ -79,7 +91,7 @@ impl Message for Order {
     fn fds(&self) -> usize {
         match self {
             Self::Start(start) => usize::from(start.purpose == Purpose::Mount),
-            Self::Device(_) => 1,
+            Self::Device { .. } => 1,
         }
     }
 }

@@ -31,6 +31,9 @@ pub struct Start {
     pub open_without_asking: bool,
     /// Seconds after which the kernel itself ends the connection if a request has no answer; 0 for never.
     pub request_timeout: u16,
+    /// The kernel may be answered with mappings instead of data, if it offers that in FUSE_INIT, too: it has said that it can
+    /// where the broker asked, and the mount is to be of that kind.
+    pub iomap: bool,
     /// Threads that answer FUSE, 1 to 16.
     pub threads: u8,
     /// Bytes the worker may use for its heap.

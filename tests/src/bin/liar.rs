@@ -35,7 +35,7 @@ fn start(channel: &Channel) -> Option<String> {
     let (confined, layers) = confine().ok()?;
     channel.send(&Report::Confined(layers), &[]).ok()?;
     channel.receive::<Order>().ok()?;
-    channel.send(&Report::Initialized, &[]).ok()?;
+    channel.send(&Report::Initialized { iomap: false }, &[]).ok()?;
     let (_, mut fds) = channel.receive::<Order>().ok()?;
     let lie = first_word(fds.pop()?)?;
     keep_memory();

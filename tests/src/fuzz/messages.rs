@@ -151,6 +151,7 @@ pub fn order_seeds() -> Vec<Vec<u8>> {
         umask: 0o22,
         open_without_asking: true,
         request_timeout: 60,
+        iomap: true,
         threads: 4,
         memory: 64 << 20,
     };
@@ -192,7 +193,7 @@ pub fn report_seeds() -> Vec<Vec<u8>> {
     let summary: Summary = tool::summary(&fs);
     let reports = [
         Report::Confined(Layers::default()),
-        Report::Initialized,
+        Report::Initialized { iomap: true },
         Report::Ready(summary),
         Report::Refused(Refusal::ExternalJournal),
         Report::Panicked { line: 7, column: 9 },

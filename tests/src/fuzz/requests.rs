@@ -162,6 +162,7 @@ fn start(open_without_asking: bool) -> Start {
         umask: 0,
         open_without_asking,
         request_timeout: 0,
+        iomap: false,
         threads: 1,
         memory: 64 << 20,
     }

@@ -26,6 +26,7 @@ pub(crate) fn main() -> ! {
         umask: 0,
         open_without_asking: false,
         request_timeout: 0,
+        iomap: false,
         threads: 1,
         memory: 1 << 20,
     };

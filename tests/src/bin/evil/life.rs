@@ -55,7 +55,7 @@ pub(crate) fn main(weakness: u16) -> ! {
             Err(_) => memory::end(exit::CHANNEL),
         }
     }
-    report(&channel, &Report::Initialized);
+    report(&channel, &Report::Initialized { iomap: false });
     let (range, fd) = device(&channel);
     let length = range.length;
     let device = if has(KEEPS_DEVICE) {
@@ -228,7 +228,7 @@ fn started(channel: &Channel) -> (Start, Option<OwnedFd>) {
 
 fn device(channel: &Channel) -> (lazaret_policy::message::Range, OwnedFd) {
     match channel.receive::<Order>() {
-        Ok((Order::Device(range), mut fds)) => match fds.pop() {
+        Ok((Order::Device { range, .. }, mut fds)) => match fds.pop() {
             Some(fd) => (range, fd),
             None => memory::end(exit::CHANNEL),
         },
