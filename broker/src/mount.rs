@@ -7,6 +7,7 @@ use crate::connection::{self, Connection};
 use crate::device::{self, Source};
 use crate::escape::escaped;
 use crate::exit::{Code, Failure, refused, say, words};
+use crate::iomap::Prepared;
 use crate::mount_id::{MountId, look};
 use crate::mountinfo::{self, MountLine};
 use crate::options::Options;
@@ -123,11 +124,16 @@ impl Mount {
         source: &Source,
         mountpoint: &Mountpoint,
         options: &Options,
-    ) -> Result<(Self, OwnedFd), Failure> {
+    ) -> Result<(Self, OwnedFd, Option<Prepared>), Failure> {
         if !geteuid().is_root() {
-            return Self::make_by_fusermount(source, mountpoint, options);
+            let (mount, fuse) = Self::make_by_fusermount(source, mountpoint, options)?;
+            return Ok((mount, fuse, None));
         }
         let fuse = open_fuse()?;
+        let prepared = match options.iomap.is_wanted().then(|| Prepared::make(fuse.as_fd(), source)) {
+            Some(Err(why)) => options.iomap.do_without(source.path(), &why).map(|()| None)?,
+            prepared => prepared.and_then(Result::ok),
+        };
         let detached = make_detached(source, fuse.as_fd(), options)?;
         let seen = look(detached.as_fd())?;
         let (major, minor) = (seen.stx_dev_major, seen.stx_dev_minor);
@@ -138,7 +144,8 @@ impl Mount {
         let number = mountinfo::device_number(major, minor);
         let connection = Connection::open(number).watching(fuse.as_fd());
         let id = MountId::of(detached.as_fd())?;
-        Ok((Self { id, connection, detached: Some(detached), unmounter: None, ended: false }, fuse))
+        let mount = Self { id, connection, detached: Some(detached), unmounter: None, ended: false };
+        Ok((mount, fuse, prepared))
     }
 
     fn make_by_fusermount(
@@ -167,6 +174,8 @@ impl Mount {
         }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&detached, c"", &mountpoint.fd, c"", flags).map_err(|errno| {
+            // With `detached` it ends here, and that must not wait for a worker.
+            self.connection.abort();
             let reason = match errno {
                 Errno::NOENT => "the mountpoint was removed".to_owned(),
                 Errno::INVAL => "the mountpoint cannot carry a mount".to_owned(),
@@ -203,6 +212,11 @@ impl Mount {
     /// Takes the mount away if it is still there, even where it is in use, and says whether it was. Never another one than
     /// this.
     pub(crate) fn detach(&mut self) -> bool {
+        if self.detached.is_some() {
+            // Nobody has seen it yet. The kernel says goodbye to who serves it, and waits for the answer: of a worker that
+            // is stuck, for ever.
+            self.connection.abort();
+        }
         self.detached = None;
         // The kernel gives the number of a mount that has ended to the next one that is made.
         let ended = self.ended || self.connection.is_gone();
@@ -237,9 +251,13 @@ impl Drop for Mount {
 fn read_ahead(seen: &Statx) {
     const KIBIBYTES: &str = "1024";
     let (major, minor) = (seen.stx_dev_major, seen.stx_dev_minor);
-    // The second is the device's own.
-    let suffix = if major == 0 { "" } else { "-fuseblk" };
-    let _ = std::fs::write(format!("/sys/class/bdi/{major}:{minor}{suffix}/read_ahead_kb"), KIBIBYTES);
+    // The last two are those of a block device's, and of a mount that the kernel reads for itself.
+    for suffix in ["", "-fuseblk", "-fuse.iomap"] {
+        let own = (major == 0) != (suffix == "-fuseblk");
+        if own {
+            let _ = std::fs::write(format!("/sys/class/bdi/{major}:{minor}{suffix}/read_ahead_kb"), KIBIBYTES);
+        }
+    }
 }
 
 /// Opens /dev/fuse.

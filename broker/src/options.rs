@@ -5,6 +5,7 @@
 
 use crate::escape::escaped;
 use crate::exit::Failure;
+use crate::iomap::Wanted;
 use crate::{host, vulnerability};
 use lazaret_policy::message::{Checksum, Purpose, Special, Start, Verity, Xattrs};
 use std::ffi::{OsStr, OsString};
@@ -50,6 +51,8 @@ pub(crate) struct Options {
     pub confine: Strictness,
     /// The mount stands on its block device (`fuseblk`): only such a one is seen by udisks2.
     pub blkdev: bool,
+    /// The kernel reads the bytes of files itself.
+    pub iomap: Wanted,
 }
 
 /// `confine=`: what a host that lacks layers of confinement means.
@@ -90,6 +93,7 @@ impl Default for Options {
             allow_other: false,
             confine: Strictness::Strict,
             blkdev: false,
+            iomap: Wanted::No,
         }
     }
 }
@@ -128,6 +132,7 @@ impl Options {
             umask: self.umask,
             request_timeout: self.request_timeout(),
             open_without_asking: vulnerability::may_open_without_asking(&host::stands_on()),
+            // Whoever starts it says so, once there is what it takes.
             iomap: false,
             threads: self.threads,
             memory: self.memory,
@@ -210,6 +215,10 @@ impl Options {
                 let seconds: u32 = value.parse().map_err(|_| wrong(name, value, "a number of seconds"))?;
                 self.timeout = Duration::from_secs(seconds.into());
             }
+            ("iomap", None) => self.iomap = Wanted::IfOffered,
+            ("iomap", Some("require")) => self.iomap = Wanted::Required,
+            ("iomap", Some(value)) => return Err(wrong(name, value, "require, or no value")),
+            ("noiomap", None) => self.iomap = Wanted::No,
             // udisks2 names itself so, and looks a mount up by the number of its device.
             ("blkdev", None) | ("uhelper", Some("udisks2")) => self.blkdev = true,
             ("uhelper", Some(_)) => {}
@@ -350,6 +359,20 @@ mod tests {
     }
 
     #[test]
+    fn iomap_is_off_unless_it_is_asked_for() {
+        let words = [
+            ("", Wanted::No),
+            ("iomap", Wanted::IfOffered),
+            ("iomap=require", Wanted::Required),
+            ("iomap=require,iomap", Wanted::IfOffered),
+            ("iomap=require,noiomap", Wanted::No),
+        ];
+        for (word, wanted) in words {
+            assert_eq!(parse(word), Ok(Options { iomap: wanted, ..Options::default() }), "{word}");
+        }
+    }
+
+    #[test]
     fn udisks_gets_a_mount_on_the_device() {
         for word in ["blkdev", "nodev,nosuid,uhelper=udisks2"] {
             assert_eq!(parse(word), Ok(Options { blkdev: true, ..Options::default() }), "{word}");
@@ -390,6 +413,8 @@ mod tests {
             "special=no",
             "xattrs=yes",
             "confine=off",
+            "iomap=yes",
+            "iomap=",
         ];
         for word in words {
             assert!(parse(word).unwrap_err().contains("is expected"), "{word}");

@@ -9,6 +9,7 @@ use crate::cgroup::{Cgroup, Limits};
 use crate::damage::Told;
 use crate::device::Source;
 use crate::exit::{Failure, say};
+use crate::iomap::Prepared;
 use crate::options::{Options, Strictness};
 use crate::process::Process;
 use crate::quarters::Quarters;
@@ -17,7 +18,7 @@ use crate::signal::{Signals, interrupted, wait};
 use crate::spawn;
 use lazaret_policy::channel::{Channel, ChannelError};
 use lazaret_policy::exit;
-use lazaret_policy::message::{Answer, Ask, Layers, Message, Order, Purpose, Refusal, Report, Summary};
+use lazaret_policy::message::{Answer, Ask, Layers, Message, Order, Purpose, Refusal, Report, Start, Summary};
 use lazaret_policy::scan::{Scan, Scanned};
 use rustix::process::{WaitIdStatus, getpid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,6 +39,8 @@ pub(crate) struct Worker<'a> {
     purpose: Purpose,
     options: &'a Options,
     signals: &'a Signals,
+    /// By which number the kernel knows the device that it reads files from by itself.
+    iomap: Option<u32>,
     /// The line and the column where it met a bug of its own, if it did.
     panicked: Option<(u32, u32)>,
 }
@@ -57,18 +60,54 @@ impl<'a> Worker<'a> {
         if !missing.is_empty() {
             say(&format!("this host confines the worker without: {}", missing.join(", ")));
         }
-        Ok(Self { process, _cgroup: cgroup, channel, quarters, proof, purpose, options, signals, panicked: None })
+        Ok(Self {
+            process,
+            _cgroup: cgroup,
+            channel,
+            quarters,
+            proof,
+            purpose,
+            options,
+            signals,
+            iomap: None,
+            panicked: None,
+        })
     }
 
     /// Tells it what it is for, and hands over /dev/fuse where it serves a mount. No byte of the image is near yet.
     pub(crate) fn initialize(&mut self, fuse: Option<OwnedFd>) -> Result<(), Failure> {
-        let order = Order::Start(self.options.start(self.purpose));
-        let fds: Vec<BorrowedFd<'_>> = fuse.iter().map(AsFd::as_fd).collect();
-        self.send(&order, &fds)?;
+        self.tell_start(fuse.as_ref(), false)?;
         // A second holder of /dev/fuse would keep every client waiting if the worker died.
         drop(fuse);
+        self.has_begun(false).map(drop)
+    }
+
+    /// The same for a mount whose files the kernel is to read by itself, and which nobody can reach yet. Where it does not
+    /// come to that, the reason why: the worker gives the bytes then.
+    pub(crate) fn initialize_iomap(
+        &mut self,
+        fuse: OwnedFd,
+        prepared: Prepared,
+    ) -> Result<Result<(), String>, Failure> {
+        self.tell_start(Some(&fuse), true)?;
+        if !self.has_begun(true)? {
+            return Ok(Err("this kernel does not offer it to the mount".to_owned()));
+        }
+        let registered = prepared.register(fuse.as_fd());
+        self.iomap = registered.as_ref().ok().copied();
+        Ok(registered.map(drop))
+    }
+
+    fn tell_start(&mut self, fuse: Option<&OwnedFd>, iomap: bool) -> Result<(), Failure> {
+        let order = Order::Start(Start { iomap, ..self.options.start(self.purpose) });
+        let fds: Vec<BorrowedFd<'_>> = fuse.into_iter().map(AsFd::as_fd).collect();
+        self.send(&order, &fds)
+    }
+
+    /// Waits until FUSE_INIT is answered: whether iomap is on, which it can be only where that was allowed.
+    fn has_begun(&mut self, iomap: bool) -> Result<bool, Failure> {
         match self.receive(START)? {
-            Report::Initialized { iomap: false } => Ok(()),
+            Report::Initialized { iomap: on } if iomap || !on => Ok(on),
             other => Err(refused_or_unexpected(&other)),
         }
     }
@@ -76,7 +115,7 @@ impl<'a> Worker<'a> {
     /// Hands over the device, and looks at the worker again once it has opened the file system on it. A refusal is an
     /// answer, too: the worker has ended then.
     pub(crate) fn open(&mut self, source: &Source) -> Result<Result<Summary, Refusal>, Failure> {
-        self.send(&Order::Device { range: source.range(), iomap: None }, &[source.as_fd()])?;
+        self.send(&Order::Device { range: source.range(), iomap: self.iomap }, &[source.as_fd()])?;
         let summary = match self.receive(self.patience())? {
             Report::Ready(summary) => summary,
             Report::Refused(refusal) => return Ok(Err(refusal)),

@@ -183,6 +183,20 @@ pub struct RecordedError {
     pub block: u64,
 }
 
+impl Volume {
+    /// Bytes of a block, if it is one.
+    #[must_use]
+    pub fn block_size(&self) -> Option<u64> {
+        (self.log_block_size <= 6).then(|| 1024 << self.log_block_size)
+    }
+
+    /// Bytes that the superblock says the file system has, if that can be; never 0.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        self.blocks.checked_mul(self.block_size()?).filter(|&length| length > 0)
+    }
+}
+
 impl Message for Scan {
     const MAX: usize = 16;
 }

@@ -63,7 +63,7 @@ pub(super) fn text(found: &Description<'_>) -> String {
 fn describe(lines: &mut Lines, volume: &Volume, verdict: &Verdict) {
     lines.put("label", format_args!("{}", shown(text::label(&volume.label))));
     lines.put("UUID", text::uuid(&volume.uuid));
-    match block_size(volume) {
+    match volume.block_size() {
         Some(size) => {
             let all = volume.blocks.saturating_mul(size);
             lines.put("size", format_args!("{}: {} blocks of {size} bytes", text::size(all), volume.blocks));
@@ -228,7 +228,7 @@ fn volume_object(volume: &Volume, verdict: &Verdict) -> Value {
     let mut object = json!({
         "kind": text::kind_of_volume(volume),
         "uuid": text::uuid(&volume.uuid),
-        "block_size": block_size(volume),
+        "block_size": volume.block_size(),
         "blocks": volume.blocks,
         "free_blocks": volume.free_blocks,
         "reserved_blocks": volume.reserved_blocks,
@@ -266,11 +266,6 @@ fn features(volume: &Volume) -> Vec<String> {
     let compat = Compat::from_bits_retain(volume.compat).names();
     let incompat = Incompat::from_bits_retain(volume.incompat).names();
     [compat, incompat, RoCompat::from_bits_retain(volume.ro_compat).names()].concat()
-}
-
-/// Bytes of a block, if it is one.
-fn block_size(volume: &Volume) -> Option<u64> {
-    (volume.log_block_size <= 6).then(|| 1024 << volume.log_block_size)
 }
 
 fn percent(part: u64, whole: u64) -> u128 {

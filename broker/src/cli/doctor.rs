@@ -7,6 +7,7 @@ use super::output::Output;
 use crate::escape::escaped;
 use crate::exit::{Code, Failure, words};
 use crate::host::{self, Cgroup, Fuse};
+use crate::iomap;
 use crate::options::Options;
 use crate::quarters::Namespaces;
 use crate::signal::Signals;
@@ -29,6 +30,7 @@ unknown (the table does not know this series: ask your distribution).
   mount, tools     whether this user can mount here, and use the commands that do not mount
   fuse             device, fusectl (true, false), mounts_by (text or null), max_pages_limit, default_request_timeout,
                    max_request_timeout (numbers, or null where the kernel has none)
+  iomap            offered (whether -o iomap does something here), reason (text: why not, or null)
   confinement      null with a reason, or landlock (ABI, 0 for none), scopes, mdwe, namespaces [names of its own],
                    missing [text: layers that fall back]
   reason           why no worker can be confined here, or null
@@ -61,6 +63,7 @@ struct Findings {
     kernel: String,
     stands_on: String,
     fuse: Fuse,
+    iomap: Result<(), String>,
     tried: Result<Tried, String>,
     cgroup: Option<Cgroup>,
 }
@@ -71,6 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         kernel: host::release(),
         stands_on: host::stands_on(),
         fuse: host::fuse(),
+        iomap: iomap::available(),
         tried: try_worker(&signals).map_err(|failure| failure.to_string()),
         cgroup: host::cgroup(),
     };
@@ -141,6 +145,8 @@ impl Findings {
         let number = |value: Option<u64>| value.map_or("this kernel has none".to_owned(), |value| value.to_string());
         row("max_pages_limit", number(self.fuse.max_pages_limit));
         row("request timeout", number(self.fuse.default_request_timeout));
+        let iomap = self.iomap.as_ref().map_or_else(|why| format!("falls back: {why}"), |()| "offered".to_owned());
+        row("iomap", iomap);
         match &self.tried {
             Err(reason) => row("confinement", format!("REFUSED: {reason}")),
             Ok(tried) => {
@@ -196,6 +202,7 @@ impl Findings {
                 "default_request_timeout": self.fuse.default_request_timeout,
                 "max_request_timeout": self.fuse.max_request_timeout,
             },
+            "iomap": { "offered": self.iomap.is_ok(), "reason": self.iomap.as_ref().err() },
             "confinement": confinement,
             "reason": self.tried.as_ref().err(),
             "settings": settings,

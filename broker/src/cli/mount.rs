@@ -6,6 +6,7 @@ use crate::device::Source;
 use crate::escape::escaped;
 use crate::exit::{Failure, say, words};
 use crate::filter;
+use crate::iomap::{self, Wanted};
 use crate::layout;
 use crate::medium::Medium;
 use crate::mount::{Mount, Mountpoint};
@@ -42,6 +43,10 @@ Options (-o):
   part=N|LABEL|UUID      the partition of a whole disk (default: the only one with an ext file system)
   blkdev                 the mount stands on its block device, which the kernel claims (needs root): only such a mount is
                          seen by udisks2, which says uhelper=udisks2 and gets it by that
+  iomap                  the kernel reads the bytes of files itself, where the worker says that they lie (needs root and a
+                         kernel with an experimental series; lazaret doctor says whether). Where it cannot, a line says
+                         why, and the worker gives the bytes. SECURITY.md says what it costs
+  iomap=require          the same, and no mount without
   threads=N              threads of the worker, 1 to 16
   memory=SIZE            heap of the worker, as 64M
   timeout=SECONDS        silence after which the mount is ended (default: 60; 0: never); five times that is what the
@@ -77,6 +82,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut options = Options::parse(&arguments.options)?;
     options.part = arguments.part.clone().or(options.part);
+    if options.blkdev && options.iomap.is_wanted() {
+        return Err(Failure::usage("options 'iomap' and 'blkdev' exclude each other"));
+    }
     if options.blkdev && !geteuid().is_root() {
         return Err(Failure::usage("options 'blkdev' and 'uhelper=udisks2' need root"));
     }
@@ -93,23 +101,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Mounts, and watches until the mount has ended: how it ended, or why there was none.
 fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>, Failure> {
+    if options.iomap.is_wanted()
+        && let Err(why) = iomap::available()
+    {
+        options.iomap.do_without(&arguments.source, &why)?;
+        return serve(arguments, &Options { iomap: Wanted::No, ..options.clone() });
+    }
     let signals = Signals::block()?;
     // Closed by the end of the process: the last close of a block device waits for a medium that has stalled, and whatever
     // there is to say is to be said before.
     let open = if options.blkdev { Source::open_for_kernel } else { Source::open };
     let mut source = ManuallyDrop::new(open(&arguments.source)?);
     let mountpoint = Mountpoint::open(&arguments.mountpoint)?;
-    if options.part.is_some() {
+    if options.iomap.is_wanted() {
+        layout::narrow(&mut source, options, &signals)?;
+    } else if options.part.is_some() {
         layout::select(&mut source, options, &signals)?;
     }
     let mut begun = begin(&source, &mountpoint, options, &signals)?;
-    if let Err(refusal) = begun.2
+    if let Err(refusal) = begun.opened
         && layout::instead(&mut source, refusal, options, &signals)?
     {
         drop(begun);
         begun = begin(&source, &mountpoint, options, &signals)?;
     }
-    let (mut mount, worker, opened) = begun;
+    let Begun { mut mount, worker, opened } = begun;
     let summary = opened.map_err(refusal::failure)?;
     for line in warning::lines(&summary) {
         say(&format!("{}: warning: {line}", escaped(arguments.source.as_os_str())));
@@ -134,18 +150,32 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>
     }))
 }
 
-/// A mount that is attached nowhere yet, the worker that is to serve it, and whether it will.
+/// A mount that is attached nowhere yet, the worker that is to serve it, and whether it will. The worker goes first: the end
+/// of a mount may wait for who serves it.
+struct Begun<'a> {
+    opened: Result<Summary, Refusal>,
+    worker: Worker<'a>,
+    mount: Mount,
+}
+
 fn begin<'a>(
     source: &Source,
     mountpoint: &Mountpoint,
     options: &'a Options,
     signals: &'a Signals,
-) -> Result<(Mount, Worker<'a>, Result<Summary, Refusal>), Failure> {
-    let (mount, fuse) = Mount::make(source, mountpoint, options)?;
+) -> Result<Begun<'a>, Failure> {
+    let (mount, fuse, prepared) = Mount::make(source, mountpoint, options)?;
     let mut worker = Worker::start(Purpose::Mount, options, signals)?;
-    worker.initialize(Some(fuse))?;
+    match prepared {
+        None => worker.initialize(Some(fuse))?,
+        Some(prepared) => {
+            if let Err(why) = worker.initialize_iomap(fuse, prepared)? {
+                options.iomap.do_without(source.path(), &why)?;
+            }
+        }
+    }
     let opened = worker.open(source)?;
-    Ok((mount, worker, opened))
+    Ok(Begun { opened, worker, mount })
 }
 
 impl Arguments {

@@ -8,6 +8,7 @@ use crate::attest::{self, Proof, Stage};
 use crate::connection::Connection;
 use crate::escape::escaped;
 use crate::exit::{Code, Failure, words};
+use crate::iomap;
 use crate::mountinfo::{self, MountLine};
 use crate::options::Strictness;
 use crate::quarters::{Namespaces, Quarters};
@@ -27,8 +28,9 @@ of his own the processes.
 --json prints one object:
   schema      \"lazaret.status/1\"; the number changes when a field goes or means something else
   mounts      [{mountpoint, source, options (text), user (uid it is for), connection (its number in fusectl), waiting
-              (requests without an answer, or null), state (served, dead, unseen), broker (pid or null), worker (null or
-              as below), confined (true, false, or null where it is not to be seen), reason (text or null)}]
+              (requests without an answer, or null), iomap (true where the kernel reads the bytes of files itself), state
+              (served, dead, unseen), broker (pid or null), worker (null or as below), confined (true, false, or null
+              where it is not to be seen), reason (text or null)}]
   worker      pid, uid, broker_uid, threads, namespaces {NAME: null or {link, own}}, capabilities {CapInh, CapPrm,
               CapEff, CapBnd, CapAmb: hexadecimal}, no_new_privs, seccomp (2: filtered), filters [one number a thread],
               empty_root, fds {NUMBER: where it leads}; null: not readable
@@ -49,6 +51,8 @@ pub(super) struct Arguments {
 struct Mounted {
     line: MountLine,
     waiting: Option<u64>,
+    /// The kernel reads the bytes of files itself.
+    iomap: bool,
     pair: Option<Pair>,
     proof: Option<Proof>,
     /// Whether the worker is confined, as far as that is to be seen; else why not.
@@ -87,7 +91,8 @@ fn look(line: MountLine) -> Mounted {
         (None, None) if geteuid().is_root() => Some(Err("nobody serves it; lazaret umount takes it away".to_owned())),
         _ => None,
     };
-    Mounted { line, waiting, pair, proof, verdict }
+    let iomap = iomap::is_used(line.device);
+    Mounted { line, waiting, iomap, pair, proof, verdict }
 }
 
 /// Whether every layer holds that can be seen from outside. What was planned is not known here, so it is held to all.
@@ -126,10 +131,12 @@ impl Mounted {
         let broker = self.pair.map_or("-".to_owned(), |pair| pair.broker.as_raw_nonzero().to_string());
         let user = self.line.user.map_or("-".to_owned(), |user| user.to_string());
         let options = escaped(OsStr::from_bytes(&self.line.options)).to_string();
-        let rows: [(&str, &dyn std::fmt::Display); 5] = [
+        let reader = if self.iomap { "the kernel, by mappings of the worker (iomap)" } else { "the worker" };
+        let rows: [(&str, &dyn std::fmt::Display); 6] = [
             ("verdict", &self.words()),
             ("options", &options),
             ("for uid", &user),
+            ("files read by", &reader),
             ("requests waiting", &waiting),
             ("broker pid", &broker),
         ];
@@ -146,6 +153,7 @@ impl Mounted {
             "user": self.line.user,
             "connection": self.line.device,
             "waiting": self.waiting,
+            "iomap": self.iomap,
             "state": self.state(),
             "broker": self.pair.map(|pair| pair.broker.as_raw_nonzero().get()),
             "worker": self.proof.as_ref().map(Proof::object),
