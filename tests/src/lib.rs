@@ -27,6 +27,7 @@
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
 //! - [`superblock`]: changes one field of a superblock.
+//! - [`series`]: a stand-in for a kernel with iomap, as a broker meets it.
 //! - [`source`]: the source of the workspace, for rules that it must keep.
 
 pub mod apart;
@@ -59,6 +60,7 @@ pub mod process;
 pub mod prove;
 pub mod recipe;
 pub mod requirement;
+pub mod series;
 pub mod source;
 pub mod strike;
 pub mod superblock;

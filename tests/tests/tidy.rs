@@ -62,6 +62,7 @@ const UNSAFE: &[&str] = &[
     "tests/src/extents.rs",
     "tests/src/heap.rs",
     "tests/src/mapped.rs",
+    "tests/src/series/notify.rs",
     "worker/src/device/mapping.rs",
     "worker/src/fuse/reply.rs",
     "worker/src/memory.rs",

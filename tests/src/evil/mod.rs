@@ -50,6 +50,10 @@ pub mod weakness {
     pub const KEEPS_DEVICE: u16 = 128;
     /// It says that it is confined without doing anything for it.
     pub const NOTHING: u16 = 256;
+    /// It says that the kernel takes mappings, where it was told that it may.
+    pub const CLAIMS_IOMAP: u16 = 512;
+    /// It says so whatever it was told.
+    pub const CLAIMS_ANYWAY: u16 = 1024;
 }
 
 /// What an evil worker is to do, as the first bytes of the image say it.
@@ -102,6 +106,8 @@ acts! {
     Bomb,
     /// Go through the start and say what came of it.
     Nothing,
+    /// Go through the start and say by which number the kernel knows its device; 0 for none.
+    Cookie,
 }
 
 const MAGIC: [u8; 8] = *b"EVIL\0\0\0\x01";

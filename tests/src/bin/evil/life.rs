@@ -11,11 +11,12 @@ use lazaret_policy::{exit, landlock as lock, limits};
 use lazaret_tests::evil::call::{call, call_by_interrupt, call_by_page};
 use lazaret_tests::evil::probe::{PROBES, Place};
 use lazaret_tests::evil::weakness::{
-    EXTRA_FD, KEEPS_DEVICE, NO_FILTER, NO_LANDLOCK, NO_LIMITS, NO_SECCOMP, NOTHING, ONE_FILTER, ROW_ADDED,
+    CLAIMS_ANYWAY, CLAIMS_IOMAP, EXTRA_FD, KEEPS_DEVICE, NO_FILTER, NO_LANDLOCK, NO_LIMITS, NO_SECCOMP, NOTHING,
+    ONE_FILTER, ROW_ADDED,
 };
 use lazaret_tests::evil::{Act, Evidence, Instruction};
 use lazaret_worker::device::Device;
-use lazaret_worker::{fuse, memory};
+use lazaret_worker::{fuse, memory, tool};
 
 use crate::{answer, bomb, serve};
 
@@ -35,7 +36,8 @@ pub(crate) fn main(weakness: u16) -> ! {
     if has(EXTRA_FD) {
         std::mem::forget(rustix::io::dup(rustix::stdio::stdin()));
     }
-    let (confined, layers) = match weakness {
+    // What it says later weakens nothing.
+    let (confined, layers) = match weakness & !(CLAIMS_ANYWAY | CLAIMS_IOMAP) {
         0 => confine().unwrap_or_else(|_| memory::end(exit::CHANNEL)),
         _ => confine_badly(weakness),
     };
@@ -55,8 +57,9 @@ pub(crate) fn main(weakness: u16) -> ! {
             Err(_) => memory::end(exit::CHANNEL),
         }
     }
-    report(&channel, &Report::Initialized { iomap: false });
-    let (range, fd) = device(&channel);
+    let iomap = has(CLAIMS_ANYWAY) || has(CLAIMS_IOMAP) && start.iomap;
+    report(&channel, &Report::Initialized { iomap });
+    let (range, cookie, fd) = device(&channel);
     let length = range.length;
     let device = if has(KEEPS_DEVICE) {
         std::mem::forget(fd);
@@ -65,8 +68,11 @@ pub(crate) fn main(weakness: u16) -> ! {
         Device::map(fd, range, &confined)
     };
     let Ok(device) = device else { memory::end(exit::CHANNEL) };
+    if start.purpose == Purpose::Scan {
+        scan(&channel, &confined, &device);
+    }
     let table = if start.purpose == Purpose::Mount { seccomp::SERVING } else { seccomp::ANSWERING };
-    last_filter(&confined, table, weakness);
+    last_filter(&confined, table, weakness & !(CLAIMS_ANYWAY | CLAIMS_IOMAP));
     memory::seal();
     let mut bytes = [0; Instruction::LENGTH];
     if device.read_at(0, &mut bytes).is_err() {
@@ -75,6 +81,9 @@ pub(crate) fn main(weakness: u16) -> ! {
     let Some(told) = Instruction::from_bytes(&bytes) else { memory::end(exit::REFUSED) };
     let base = device.lend(0, length, |bytes| bytes.as_ptr().expose_provenance()).unwrap_or_default();
     // FUSE_INIT is the first request of a connection, and the kernel numbers them by twos.
+    if told.act == Act::Cookie {
+        tell(&channel, Evidence::Done(cookie.unwrap_or(0)));
+    }
     act(&channel, told, &Place { device: base as u64, init: 2 })
 }
 
@@ -99,7 +108,7 @@ fn act(channel: &Channel, Instruction { act, numbers }: Instruction, place: &Pla
         Act::Serve => serve::serve(channel, number),
         Act::Answer => answer::answer(channel, number),
         Act::Bomb => bomb::explode(number, a),
-        Act::Nothing => 0,
+        Act::Nothing | Act::Cookie => 0,
     };
     tell(channel, Evidence::of(returned))
 }
@@ -151,6 +160,15 @@ fn flood(channel: &Channel) -> i64 {
             return -i64::from(libc::EPIPE);
         }
     }
+}
+
+/// Tells the broker truly what lies on the device: nobody is to be led astray by where the file system is.
+fn scan(channel: &Channel, confined: &Confined, device: &Device) -> ! {
+    last_filter(confined, seccomp::ANSWERING, 0);
+    memory::seal();
+    report(channel, &Report::Mapped);
+    let _ = tool::scan(device, channel);
+    memory::end(exit::CHANNEL)
 }
 
 /// The steps of `confine()` that this weakness leaves.
@@ -226,10 +244,10 @@ fn started(channel: &Channel) -> (Start, Option<OwnedFd>) {
     }
 }
 
-fn device(channel: &Channel) -> (lazaret_policy::message::Range, OwnedFd) {
+fn device(channel: &Channel) -> (lazaret_policy::message::Range, Option<u32>, OwnedFd) {
     match channel.receive::<Order>() {
-        Ok((Order::Device { range, .. }, mut fds)) => match fds.pop() {
-            Some(fd) => (range, fd),
+        Ok((Order::Device { range, iomap }, mut fds)) => match fds.pop() {
+            Some(fd) => (range, iomap, fd),
             None => memory::end(exit::CHANNEL),
         },
         _ => memory::end(exit::CHANNEL),
