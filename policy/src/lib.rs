@@ -17,6 +17,7 @@ pub mod message;
 pub mod notice;
 pub mod scan;
 pub mod seccomp;
+pub mod verdict;
 pub mod warning;
 pub mod watching;
 

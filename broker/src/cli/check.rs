@@ -11,9 +11,9 @@ use crate::signal::Signals;
 use crate::tool;
 use crate::warning;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lazaret_policy::corruption::{Corruption, Place, Rule};
-use lazaret_policy::feature::{Compat, RoCompat};
-use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity, Summary};
+use lazaret_policy::corruption::{Corruption, Place};
+use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Replayed, Severity};
+use lazaret_policy::verdict;
 use lazaret_policy::warning::Warnings;
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -90,15 +90,17 @@ fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
         Ok(summary) => summary,
         Err(refusal) => {
             // What is so damaged that it does not open was found with one look.
-            let corruption = damage(refusal).ok_or_else(|| refusal::failure(refusal))?;
+            let corruption = verdict::damage(refusal).ok_or_else(|| refusal::failure(refusal))?;
             outcome.findings.push(Finding { corruption, severity: Severity::Damage });
             outcome.counts.damage = 1;
             return Ok(outcome);
         }
     };
-    if let Some(strange) = unknown(&summary) {
+    let strange = verdict::unknown(summary.compat, summary.ro_compat);
+    if !strange.is_empty() {
         return Err(Failure::mount(format!(
-            "uses what a check would have to know, and this version does not: {strange}"
+            "uses what a check would have to know, and this version does not: {}",
+            strange.join(", ")
         )));
     }
     outcome.journal = summary.journal;
@@ -124,27 +126,6 @@ fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
         }
     }
     Err(Failure::mount("the worker does not come to an end"))
-}
-
-/// Features that are in the way of a check, though not of a reader.
-fn unknown(summary: &Summary) -> Option<String> {
-    let compat = Compat::from_bits_retain(summary.compat).difference(Compat::CHECKED);
-    let ro_compat = RoCompat::from_bits_retain(summary.ro_compat).difference(RoCompat::CHECKED);
-    let names = [compat.names(), ro_compat.names()].concat();
-    (!names.is_empty()).then(|| names.join(", "))
-}
-
-/// The damage that a refusal tells of.
-fn damage(refusal: Refusal) -> Option<Corruption> {
-    /// Where the superblock ends: an image that is shorter holds no file system that could be cut.
-    const SUPERBLOCK_END: u64 = 2048;
-    match refusal {
-        Refusal::Corrupt(corruption) | Refusal::Checksum(corruption) => Some(corruption),
-        Refusal::TooShort { needed, .. } if needed > SUPERBLOCK_END => {
-            Some(Corruption { rule: Rule::DeviceHoldsFileSystem, place: Place::Superblock })
-        }
-        _ => None,
-    }
 }
 
 fn unread(errno: i32) -> Failure {
@@ -271,6 +252,7 @@ fn place_object(place: Place) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lazaret_policy::corruption::Rule;
 
     fn arguments(json: bool) -> Arguments {
         Arguments { json, origin: Origin::of("a\u{1b}b") }
@@ -316,20 +298,5 @@ mod tests {
         assert_eq!(outcome.verdict(), "sound");
         outcome.unreadable = Some("gone".into());
         assert_eq!(outcome.verdict(), "unreadable");
-    }
-
-    #[test]
-    fn what_a_check_does_not_know_is_named() {
-        let mut summary = Summary { compat: 0x1e3f, ro_compat: 0x1_f77b, ..Summary::default() };
-        assert_eq!(unknown(&summary), None);
-        (summary.compat, summary.ro_compat) = (1 << 30 | 0x100, 1 << 30 | 0x800);
-        assert_eq!(unknown(&summary).unwrap(), "snapshot_bitmap, FEATURE_C30, replica, FEATURE_R30");
-    }
-
-    #[test]
-    fn what_is_cut_is_damaged_and_what_is_nothing_is_not_read() {
-        assert!(damage(Refusal::TooShort { length: 5000, needed: 9000 }).is_some());
-        assert!(damage(Refusal::TooShort { length: 5, needed: 2048 }).is_none());
-        assert!(damage(Refusal::NotExt).is_none());
     }
 }
