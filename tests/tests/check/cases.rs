@@ -86,6 +86,7 @@ pub(crate) const CASES: &[Case] = &[
     line!("a device of some size", "SpecialFile", "sif /special/character-1-3 size 5"),
     line!("a FIFO with extents", "SpecialFile", "sif /special/fifo flags 0x80000"),
     line!("a link that is too short", "SymlinkTarget", "sif /symlinks/of-58 size 30"),
+    line!("a link of some GiB", "SymlinkTarget", "sif /symlinks/of-58 size_high 1"),
     line!("a link without a target", "SymlinkTarget", "sif /symlinks/of-255 size 0"),
     line!("data in the superblock's group", "BlockNotSystem", "sif /sizes/65536 block[5] 1"),
     line!("an extent without blocks", "ExtentLength", "sif /sizes/65536 block[4] 0"),
@@ -110,6 +111,94 @@ pub(crate) const CASES: &[Case] = &[
     line!("the inode of bad blocks has an owner", "ReservedInode", "sif <1> uid 5"),
     line!("a reserved inode has a mode", "ReservedInode", "sif <6> mode 0100644"),
     line!("the inode for resizing has data", "ResizeInode", "sif <7> block[0] 77"),
+    line!("a reserved inode has space", "InodeBlocks", "sif <9> blocks 1"),
+    line!("a reserved inode has a length beyond all", "FileSize", "sif <5> size 0x7fffffffffffffff"),
+    line!("a reserved inode has attributes", "ReservedInode", "sif <6> file_acl 3000"),
+    line!("the first descriptors are a bad block", "BadBlocks", "sif <1> block[0] 1"),
+    line!("long files that no feature speaks of", "LargeFile", "feature -large_file"),
+    line!("ext2", "block maps where blocks come in clusters", "ClusterMap", "feature bigalloc"),
+    damaged("an inode on the list of orphans", "ext4", "InodeDeleted", |victim, _| {
+        let number = victim.inode("/sizes/4096")?;
+        each(victim, &format!("unlink /sizes/4096; sif <{number}> links_count 0; ssv last_orphan {number}"))
+    }),
+    damaged("a pointer for resizing that leads outside", PLAIN, "BlockInFileSystem", |victim, _| {
+        victim.write_at(pointers_for_resizing(victim)? + 2048, &[0xff; 4])
+    }),
+    damaged("a pointer for resizing too many", PLAIN, "InodeBlocks", |victim, _| {
+        victim.write_at(pointers_for_resizing(victim)? + 2048, &300_u32.to_le_bytes())
+    }),
+    Case {
+        expected: Expected::Sound,
+        ..damaged("the pointers for resizing changed places", PLAIN, "ResizeInode", |victim, _| {
+            let at = pointers_for_resizing(victim)?;
+            let (one, other) = (victim.swap(at + 4, 0)?, victim.swap(at + 8, 0)?);
+            victim.swap(at + 4, other).and(victim.swap(at + 8, one)).map(drop)
+        })
+    },
+    damaged("the superblock is gone and its copies are not", "blocks-of-1k", "SuperblockThere", |victim, _| {
+        victim.write_at(superblock::OFFSET, &[0; 1024])
+    }),
+    damaged("most blocks are kept for root", PLAIN, "ReservedBlocks", |victim, _| {
+        victim.write_at(superblock::OFFSET + 0x08, &[0xff, 0xff, 0xff, 0x0f])
+    }),
+    damaged("more clusters in a group than blocks", PLAIN, "GroupSizes", |victim, _| {
+        victim.write_at(superblock::OFFSET + 0x24, &[0x10])
+    }),
+    damaged("the entry . is longer than its name", PLAIN, "DirectoryDot", |victim, _| {
+        victim.write("/directories/empty", 0, 9, b"x")
+    }),
+    damaged("the guard's checksum", "guarded-against-two-hosts", "MmpBlock", |victim, image| {
+        let mut block = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(
+            &std::fs::File::open(image)?,
+            &mut block,
+            superblock::OFFSET + 0x168,
+        )?;
+        victim.write_at(u64::from_le_bytes(block) * victim.block_size()? + 0x200, &[1])
+    }),
+    damaged("a guard in a state that nobody knows", "guarded-against-two-hosts", "MmpBlock", |victim, image| {
+        let mut block = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(
+            &std::fs::File::open(image)?,
+            &mut block,
+            superblock::OFFSET + 0x168,
+        )?;
+        victim.write_at(u64::from_le_bytes(block) * victim.block_size()? + 5, &[0x5d])
+    }),
+    damaged("room for descriptors that are spread", "no-64bit", "BlockBitmap", |_, image| {
+        superblock::change(image, |bytes| superblock::set_bits(bytes, 0x60, 0x10))
+    }),
+    damaged("an encoding that nobody knows", "ext4", "Encoding", |_, image| {
+        superblock::change(image, |bytes| superblock::set_bits(bytes, 0x60, 0x2_0000))
+    }),
+    damaged("a file of orphans that is not named", "ext4", "OrphanFile", |_, image| {
+        superblock::change(image, |bytes| superblock::set_bits(bytes, 0x5c, 0x1000))
+    }),
+    damaged("a journal longer than its blocks", PLAIN, "JournalLength", |victim, _| {
+        victim.debugfs("sif <8> size 0x10000000").map(drop)
+    }),
+    damaged("a descriptor of an odd size that nobody reads", "no-64bit", "DescriptorSize", |_, image| {
+        superblock::change(image, |bytes| bytes[0xfe] = 33)
+    }),
+    damaged("another journal beside that in the inode", "ext4", "JournalAlone", |_, image| {
+        superblock::change(image, |bytes| bytes[0xd0] = 1)
+    }),
+    damaged("a journal of two file systems", PLAIN, "JournalAlone", |victim, _| victim.write("<8>", 0, 0x43, &[2])),
+    damaged("a journal that no feature speaks of, where there is none", "ext2", "JournalInode", |_, image| {
+        superblock::change(image, |bytes| superblock::set(bytes, 0xe0, 8))
+    }),
+    Case {
+        expected: Expected::Sound,
+        ..damaged("a log that nobody is told to read", PLAIN, "JournalClean", |victim, _| {
+            victim.write("<8>", 0, 0x1f, &[1])
+        })
+    },
+    Case {
+        expected: Expected::Sound,
+        ..damaged("a log that nobody is told to read begins beyond its end", PLAIN, "JournalStart", |victim, _| {
+            victim.write("<8>", 0, 0x1c, &[0xff])
+        })
+    },
     line!("ext3", "a pointer to the file system's own", "BlockNotSystem", "sif /sizes/65536 block[3] 1"),
     line!("ext3", "a pointer outside", "BlockInFileSystem", "sif /sizes/65536 block[3] 99999999"),
     line!("ext3", "a block of pointers outside", "BlockInFileSystem", "sif /sizes/65536 block[IND] 99999999"),
@@ -268,6 +357,13 @@ fn place_of(image: &Path, bytes: &[u8]) -> Result<u64> {
     let all = std::fs::read(image)?;
     let found = (0..all.len()).step_by(4).find(|&at| all[at..].starts_with(bytes));
     Ok(found.ok_or("no such bytes")? as u64)
+}
+
+/// Where the block lies, in bytes, that the inode for resizing has for itself.
+fn pointers_for_resizing(victim: &Victim) -> Result<u64> {
+    let printed = victim.debugfs("stat <7>")?;
+    let block = printed.split("(DIND):").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    Ok(block.ok_or("no doubly indirect block")?.parse::<u64>()? * victim.block_size()?)
 }
 
 /// The inode of the value of an attribute that the recipe makes.

@@ -263,7 +263,7 @@ impl Filesystem {
     }
 
     /// The upper half counts only where block numbers are so long.
-    fn attribute_block_of(&self, raw: &format::Inode) -> Option<BlockNumber> {
+    pub(super) fn attribute_block_of(&self, raw: &format::Inode) -> Option<BlockNumber> {
         let wide = self.superblock().incompat.contains(Incompat::SIXTY_FOUR_BIT);
         let high = if wide { u64::from(raw.i_file_acl_high.get()) << 32 } else { 0 };
         Some(high | u64::from(raw.i_file_acl_lo.get())).filter(|&number| number != 0).map(BlockNumber)

@@ -190,7 +190,7 @@ impl Superblock {
         hold(u32::from(reserved_descriptor_blocks) <= bytes >> 2, Rule::ReservedDescriptorBlocks)?;
         let descriptor_blocks = groups.div_ceil(bytes.checked_div(descriptor_size.into()).unwrap_or(1));
         let first_meta_group = raw.s_first_meta_bg.get();
-        hold(!incompat.contains(Incompat::META_BG) || first_meta_group < descriptor_blocks, Rule::FirstMetaGroup)?;
+        hold(!incompat.contains(Incompat::META_BG) || first_meta_group <= descriptor_blocks, Rule::FirstMetaGroup)?;
 
         if ro_compat.contains(RoCompat::METADATA_CSUM) {
             hold(raw.s_checksum_type == format::CHECKSUM_CRC32C, Rule::ChecksumType)?;

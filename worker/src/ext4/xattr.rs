@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 use super::checksum::{Kind, crc32c};
 use super::inode::{FileKind, Inode, InodeFlags};
 use super::units::{InodeNumber, u64_from, usize_from};
-use super::xattr_entry::{Entry, Value, entries};
+use super::xattr_entry::{Entry, Value, entries, laid_out};
 use super::{Block, Filesystem, acl, format};
 use crate::error::{Error, Result};
 
@@ -95,6 +95,18 @@ impl Filesystem {
     pub(super) fn inner_attributes<'a>(&self, inode: &'a Inode) -> Result<Vec<Entry<'a>>> {
         let Some(body) = &inode.body else { return Ok(Vec::new()) };
         entries(body, 0).map_err(|rule| Error::corrupt(rule, Place::Inode(inode.number.value())))
+    }
+
+    /// The same whatever their names are.
+    pub(super) fn inner_laid_out<'a>(&self, inode: &'a Inode) -> Result<Vec<Entry<'a>>> {
+        let Some(body) = &inode.body else { return Ok(Vec::new()) };
+        laid_out(body, 0).map_err(|rule| Error::corrupt(rule, Place::Inode(inode.number.value())))
+    }
+
+    /// The attributes in a block, whatever their names are.
+    pub(super) fn outer_laid_out<'a>(&self, inode: &Inode, block: &'a Block) -> Result<Vec<Entry<'a>>> {
+        let place = Place::XattrBlock { inode: inode.number.value(), block: inode.attribute_block.map_or(0, |b| b.0) };
+        laid_out(block, size_of::<format::XattrHeader>()).map_err(|rule| Error::corrupt(rule, place))
     }
 
     /// The attributes in a block.

@@ -19,6 +19,8 @@ const LONGEST_NAME: usize = 255;
 pub(super) struct Entry<'a> {
     index: u8,
     name: &'a [u8],
+    /// Where the value begins, which only one of some length has to do somewhere.
+    pub(super) begin: usize,
     pub(super) value: Value<'a>,
     /// `e_hash`: of the name and the value. Only used where the value has an inode.
     pub(super) hash: u32,
@@ -35,6 +37,13 @@ pub(super) enum Value<'a> {
 
 /// The entries that begin `first` bytes into a place. Their values are counted from its begin.
 pub(super) fn entries(place: &[u8], first: usize) -> Result<Vec<Entry<'_>>, Rule> {
+    let entries = laid_out(place, first)?;
+    entries.iter().try_for_each(|entry| check_name(entry.index, entry.name))?;
+    Ok(entries)
+}
+
+/// The same whatever their names are.
+pub(super) fn laid_out(place: &[u8], first: usize) -> Result<Vec<Entry<'_>>, Rule> {
     let mut rest = place.get(first..).ok_or(Rule::XattrEntry)?;
     let mut found = Vec::new();
     // Each turn takes at least 16 bytes.
@@ -42,7 +51,6 @@ pub(super) fn entries(place: &[u8], first: usize) -> Result<Vec<Entry<'_>>, Rule
         let (raw, behind) = format::XattrEntry::ref_from_prefix(rest).map_err(|_| Rule::XattrEntry)?;
         let length = usize::from(raw.e_name_len);
         let name = behind.get(..length).ok_or(Rule::XattrEntry)?;
-        check_name(raw.e_name_index, name)?;
         found.push((raw, name));
         rest = behind.get(length.next_multiple_of(4)..).ok_or(Rule::XattrEntry)?;
     }
@@ -61,7 +69,8 @@ pub(super) fn entries(place: &[u8], first: usize) -> Result<Vec<Entry<'_>>, Rule
                 Value::Here(place.get(range.begin..range.end).ok_or(Rule::XattrValue)?)
             }
         };
-        entries.push(Entry { index: raw.e_name_index, name, value, hash: raw.e_hash.get() });
+        let begin = raw.e_value_offs.get().into();
+        entries.push(Entry { index: raw.e_name_index, name, begin, value, hash: raw.e_hash.get() });
     }
     ranges.sort_unstable_by_key(|range: &Range| range.begin);
     if ranges.is_sorted_by(|one, next| one.padded <= next.begin) { Ok(entries) } else { Err(Rule::XattrOverlap) }
@@ -117,6 +126,11 @@ impl<'a> Entry<'a> {
     /// Whether its value is an access control list.
     pub(super) fn is_acl(&self) -> bool {
         matches!(Namespace::of(self.index), Some(Namespace::AclAccess | Namespace::AclDefault))
+    }
+
+    /// Whether a system call could tell the name.
+    pub(super) fn has_sound_name(&self) -> bool {
+        check_name(self.index, self.name).is_ok()
     }
 
     /// Whether the entry is of no kind at all.
@@ -254,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_hash_takes_bytes_as_unsigned_or_as_signed() {
-        let entry = |hash| Entry { index: 1, name: b"\x80", value: Value::Here(&[]), hash };
+        let entry = |hash| Entry { index: 1, name: b"\x80", begin: 0, value: Value::Here(&[]), hash };
         assert!(entry(0x0080_0005).has_hash_of(5));
         assert!(entry(0xff80_ffff ^ 5).has_hash_of(5));
         assert!(!entry(0x0080_0005).has_hash_of(6));

@@ -29,7 +29,7 @@ impl Attributes {
 impl Check<'_> {
     /// Checks the attributes in an inode's body. Gives what all of its attributes take.
     pub(super) fn attributes(&mut self, inode: &Inode) -> Result<Attributes> {
-        let mut taken = match self.fs.inner_attributes(inode) {
+        let mut taken = match self.fs.inner_laid_out(inode) {
             Ok(entries) => self.entries(inode, &entries, false)?,
             Err(error) => {
                 self.keep(error)?;
@@ -47,7 +47,7 @@ impl Check<'_> {
         if self.fs.superblock().incompat.contains(Incompat::EA_INODE) {
             // What is wrong with the block is told once, with the block.
             if let Ok(Some(block)) = self.fs.attribute_block(inode)
-                && let Ok(entries) = self.fs.outer_attributes(inode, &block)
+                && let Ok(entries) = self.fs.outer_laid_out(inode, &block)
             {
                 for entry in entries {
                     if let Value::Inode { size, .. } = entry.value {
@@ -64,13 +64,21 @@ impl Check<'_> {
         let place = Place::Inode(inode.number.value());
         let mut taken = Attributes::default();
         for entry in entries {
-            self.findings.hold(!entry.is_of_no_kind(), Rule::XattrName, place);
+            // What a name may be concerns those who read it: e2fsck takes any, and so did kernels. In a block it has to be of
+            // some kind.
+            if in_block && entry.is_of_no_kind() {
+                self.findings.damage(Rule::XattrName, place);
+            } else if entry.is_of_no_kind() || !entry.has_sound_name() {
+                self.findings.notice(Rule::XattrName, place);
+            }
             match entry.value {
                 Value::Here(value) => {
                     // Whoever reads a list has to reject it; e2fsck takes any.
                     if let (true, Err(rule)) = (entry.is_acl(), acl::decode(value)) {
                         self.findings.notice(rule, place);
                     }
+                    let inside = !in_block || entry.begin <= self.fs.superblock().block_size.length();
+                    self.findings.hold(inside, Rule::XattrValue, place);
                     // In the body of an inode the hash may be left out.
                     let sound = (!in_block && entry.hash == 0) || entry.has_own_hash();
                     self.findings.hold(sound, Rule::XattrValueHash, place);

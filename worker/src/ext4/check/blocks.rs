@@ -9,7 +9,7 @@ use super::findings::Findings;
 use crate::error::Result;
 use crate::ext4::format;
 use crate::ext4::map::{Part, PartKind};
-use crate::ext4::units::{InodeNumber, u64_from};
+use crate::ext4::units::{BlockNumber, InodeNumber, u64_from};
 use crate::ext4::{FileKind, Filesystem, Inode, InodeFlags, LogicalBlock, extent, indirect};
 
 use super::clusters::Clusters;
@@ -32,8 +32,8 @@ struct Walk {
 }
 
 impl Check<'_> {
-    /// The map, the attributes and the sizes of an inode. An orphan may be longer or shorter than it says.
-    pub(super) fn contents(&mut self, inode: &Inode, raw: &format::Inode, orphan: bool) -> Result<()> {
+    /// The map, the attributes and the sizes of an inode.
+    pub(super) fn contents(&mut self, inode: &Inode, raw: &format::Inode) -> Result<()> {
         let attributes = self.attributes(inode)?;
         let Attributes { clusters: attributes, inodes } = attributes;
         let mut walk = Walk::default();
@@ -50,20 +50,57 @@ impl Check<'_> {
             FileKind::Regular => {
                 let size = self.fs.superblock().block_size;
                 let enough = size.bytes_of(walk.written_end.saturating_sub(1)).is_some_and(|end| inode.size >= end);
-                let sound = walk.written_end == 0 || enough || inode.flags.contains(InodeFlags::VERITY) || orphan;
+                let sound = walk.written_end == 0 || enough || inode.flags.contains(InodeFlags::VERITY);
                 self.findings.hold(sound, Rule::InodeSizeMapped, Place::Inode(inode.number.value()));
+                let journal = self.raw.s_journal_inum.get() == inode.number.value();
+                let whole = size.bytes_of(walk.end).is_none_or(|end| inode.size <= end);
+                self.findings.hold(!journal || whole, Rule::JournalLength, Place::Inode(inode.number.value()));
             }
             FileKind::Symlink => self.link(inode, raw)?,
             _ => self.special(inode, raw),
         }
-        let clusters = walk.clusters.saturating_add(attributes);
+        let translator = if walk.end > 0 { self.translator(inode, raw)? } else { 0 };
+        let clusters = walk.clusters.saturating_add(attributes).saturating_add(translator);
+        self.hold_features(inode, raw, walk.clusters);
         if !walk.broken {
             self.count_usage(inode, raw, clusters, inodes.saturating_add(1))?;
         }
-        if !walk.broken && !orphan {
-            self.space(inode, raw, clusters);
+        if !walk.broken {
+            self.space(inode.number, raw, clusters);
         }
         Ok(())
+    }
+
+    /// Whether the superblock has the features that a file of this size and this map needs.
+    fn hold_features(&mut self, inode: &Inode, raw: &format::Inode, clusters: u64) {
+        let superblock = self.fs.superblock();
+        self.large |= inode.kind == FileKind::Regular && is_large(raw);
+        let mapped = matches!(inode.kind, FileKind::Regular | FileKind::Directory);
+        let by_pointers = mapped && !inode.flags.intersects(InodeFlags::EXTENTS | InodeFlags::INLINE_DATA);
+        let reserved = inode.number != InodeNumber::ROOT && inode.number.value() < superblock.first_inode;
+        let wrong = superblock.ro_compat.contains(RoCompat::BIGALLOC) && by_pointers && !reserved && clusters > 0;
+        self.findings.hold(!wrong, Rule::ClusterMap, Place::Inode(inode.number.value()));
+    }
+
+    /// The Hurd keeps a block for a file's translator, and counts it.
+    fn translator(&mut self, inode: &Inode, raw: &format::Inode) -> Result<u64> {
+        let block = BlockNumber(raw.i_version.get().into());
+        if !self.is_of_hurd() || block.0 == 0 {
+            return Ok(0);
+        }
+        let place = Place::Claim { inode: inode.number.value(), block: block.0 };
+        let inside = block.0 >= self.fs.superblock().first_data_block.0 && block.0 < self.fs.superblock().blocks;
+        self.findings.hold(inside, Rule::BlockInFileSystem, place);
+        if inside && self.clusters.mark_blocks(block, 1)?.is_some() {
+            self.findings.damage(Rule::BlockOnce, place);
+        }
+        Ok(1)
+    }
+
+    /// Made by the Hurd, which gives some fields of an inode another meaning.
+    pub(super) fn is_of_hurd(&self) -> bool {
+        const HURD: u32 = 1;
+        self.raw.s_creator_os.get() == HURD
     }
 
     fn walk(&mut self, inode: &Inode) -> Result<Walk> {
@@ -95,17 +132,18 @@ impl Check<'_> {
     }
 
     /// The units of 512 bytes, or of blocks, that an inode says it takes.
-    fn space(&mut self, inode: &Inode, raw: &format::Inode, clusters: u64) {
+    pub(super) fn space(&mut self, number: InodeNumber, raw: &format::Inode, clusters: u64) {
         let superblock = self.fs.superblock();
         let huge = superblock.ro_compat.contains(RoCompat::HUGE_FILE);
         let high = if huge { u64::from(raw.i_blocks_high.get()) << 32 } else { 0 };
         let stated = high | u64::from(raw.i_blocks_lo.get());
-        let in_blocks = huge && inode.flags.contains(InodeFlags::HUGE_FILE);
+        let flags = InodeFlags::from_bits_retain(raw.i_flags.get());
+        let in_blocks = huge && flags.contains(InodeFlags::HUGE_FILE);
         let unit = if in_blocks { 1 } else { u64::from(superblock.block_size.bytes() >> 9) };
         let held = clusters.saturating_mul(self.clusters.ratio()).saturating_mul(unit);
         // The upper half is for those that are not counted in blocks.
         let sound = stated == held && !(in_blocks && high != 0);
-        self.findings.hold(sound || !superblock.by_linux, Rule::InodeBlocks, Place::Inode(inode.number.value()));
+        self.findings.hold(sound || self.is_of_hurd(), Rule::InodeBlocks, Place::Inode(number.value()));
     }
 
     fn directory_size(&mut self, inode: &Inode, walk: &Walk) {
@@ -133,6 +171,7 @@ impl Check<'_> {
 
     /// A link's target is read whole, and a NUL follows it.
     fn link(&mut self, inode: &Inode, raw: &format::Inode) -> Result<()> {
+        self.findings.hold(raw.i_size_high.get() == 0, Rule::SymlinkTarget, Place::Inode(inode.number.value()));
         if let Err(error) = self.fs.read_link(inode) {
             return self.keep(error);
         }
@@ -212,6 +251,11 @@ impl Walk {
             findings.hold(aligned && !split, Rule::ClusterAligned, place);
         }
     }
+}
+
+/// Whether a file is so long that it needs the feature large_file.
+pub(super) fn is_large(raw: &format::Inode) -> bool {
+    raw.i_size_high.get() != 0 || raw.i_size_lo.get() > 0x7fff_ffff
 }
 
 /// How many clusters it takes to hold so many bytes.

@@ -106,7 +106,12 @@ impl Check<'_> {
                 let mut page = Page { directory, naming: *naming, block, tree: tree.as_ref(), names: Vec::new() };
                 for record in records {
                     match record {
-                        Ok(record) => self.record(&mut page, &record, *position)?,
+                        Ok(record) => {
+                            if *position < 2 {
+                                self.hold_terminated(&page, &bytes, &record, *position);
+                            }
+                            self.record(&mut page, &record, *position)?;
+                        }
                         Err((rule, offset)) => self.keep(dir::broken(directory, block, rule, offset))?,
                     }
                     *position = position.saturating_add(1);
@@ -119,6 +124,18 @@ impl Check<'_> {
         }
         self.findings.hold(*position >= 2, Rule::DirectoryDotDot, Place::Inode(directory.number.value()));
         Ok(true)
+    }
+
+    /// Behind the names of the first two entries comes a NUL.
+    fn hold_terminated(&mut self, page: &Page<'_>, bytes: &[u8], record: &Record<'_>, position: u64) {
+        /// Bytes of an entry before its name.
+        const HEAD: usize = 8;
+        let behind = record.begin.saturating_add(HEAD).saturating_add(record.name.len());
+        let rule = if position == 0 { Rule::DirectoryDot } else { Rule::DirectoryDotDot };
+        let offset = u32::try_from(record.begin).unwrap_or(u32::MAX);
+        let place = Place::Directory { inode: page.directory.number.value(), block: page.block.0, offset };
+        let dots = matches!(record.name, b"." | b"..");
+        self.findings.hold(!dots || bytes.get(behind).is_none_or(|&byte| byte == 0), rule, place);
     }
 
     /// A block of a directory, or none if it cannot be read; and none at all where the directory is not to be looked at
@@ -222,7 +239,12 @@ impl Check<'_> {
             }
         };
         let sound = if typed { file_type == 0 || record.file_type == file_type } else { record.file_type == 0 };
-        self.findings.hold(sound, Rule::DirectoryType, place);
+        if typed && !sound && record.file_type == 0 {
+            // It was written before there were types, and readers look into the inode.
+            self.findings.notice(Rule::DirectoryType, place);
+        } else {
+            self.findings.hold(sound, Rule::DirectoryType, place);
+        }
         if position < 2 {
             return;
         }

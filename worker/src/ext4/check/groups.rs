@@ -6,10 +6,11 @@ use lazaret_policy::feature::{Compat, Incompat, RoCompat};
 use super::Check;
 use super::findings::Findings;
 use crate::error::{Error, Result};
-use crate::ext4::checksum::Kind;
+use crate::ext4::casefold::Encoding;
+use crate::ext4::checksum::{Kind, crc32c};
 use crate::ext4::group::{self, Located};
 use crate::ext4::superblock::Superblock;
-use crate::ext4::units::{BlockNumber, GroupNumber, usize_from};
+use crate::ext4::units::{BlockNumber, GroupNumber, InodeNumber, usize_from};
 use crate::ext4::{Filesystem, format, journal};
 
 /// `bg_flags`: the inode bitmap and table were never written.
@@ -31,7 +32,7 @@ impl Check<'_> {
         for number in 0..superblock.groups {
             let group = GroupNumber(number);
             let begin = superblock.first_block(group).0;
-            ranges.push((begin, begin.saturating_add(group::base_blocks(superblock, group))));
+            ranges.push((begin, begin.saturating_add(own_blocks(superblock, group))));
             match self.fs.group(group).and_then(|_| self.fs.stored_group(group)) {
                 Ok((raw, matches)) => {
                     // e2fsck -n asks, and goes on as if it had not.
@@ -93,7 +94,31 @@ impl Check<'_> {
 
     /// What the superblock says and no reader needs.
     fn hold_superblock(&mut self) {
-        let in_clusters = self.fs.superblock().ro_compat.contains(RoCompat::BIGALLOC);
+        /// The most clusters of a group, whatever its bitmap could hold.
+        const MOST_CLUSTERS: u64 = 65_528;
+        let superblock = self.fs.superblock();
+        let in_clusters = superblock.ro_compat.contains(RoCompat::BIGALLOC);
+        let (blocks, size) = (u64::from(superblock.blocks_per_group), superblock.block_size.bytes());
+        let most = MOST_CLUSTERS.saturating_mul(superblock.cluster_ratio.into());
+        let clusters = in_clusters || self.raw.s_clusters_per_group.get() == superblock.blocks_per_group;
+        let in_block = u64::from(size.checked_div(superblock.inode_size.into()).unwrap_or(1));
+        let inodes = in_block.saturating_mul(blocks.saturating_sub(4)).min(65_536_u64.saturating_sub(in_block));
+        let flex = self.raw.s_log_groups_per_flex < 32;
+        let sizes =
+            flex && (8..=most).contains(&blocks) && clusters && u64::from(superblock.inodes_per_group) <= inodes;
+        self.findings.hold(sizes, Rule::GroupSizes, Place::Superblock);
+        self.findings.hold(
+            superblock.reserved_blocks <= superblock.blocks >> 1,
+            Rule::ReservedBlocks,
+            Place::Superblock,
+        );
+        let known = superblock.encoding.is_none_or(|encoding| encoding != Encoding::Unknown);
+        self.findings.hold(known, Rule::Encoding, Place::Superblock);
+        let orphans = self.raw.s_orphan_file_inum.get();
+        let file = !superblock.compat.contains(Compat::ORPHAN_FILE) || (1..=superblock.inodes).contains(&orphans);
+        self.findings.hold(file, Rule::OrphanFile, Place::Superblock);
+        let descriptor = self.raw.s_desc_size.get();
+        self.findings.hold(descriptor & descriptor.wrapping_sub(1) == 0, Rule::DescriptorSize, Place::Superblock);
         let same = self.raw.s_log_cluster_size == self.raw.s_log_block_size;
         self.findings.hold(in_clusters || same, Rule::ClusterSize, Place::Superblock);
         self.findings.hold(self.raw.s_rev_level.get() <= 1, Rule::Revision, Place::Superblock);
@@ -103,15 +128,24 @@ impl Check<'_> {
     fn guard(&mut self) -> Result<()> {
         /// `mmp_magic`.
         const MAGIC: [u8; 4] = 0x004d_4d50_u32.to_le_bytes();
+        /// `mmp_seq` of a file system that nobody has, and the highest of one that is mounted.
+        const CLEAN: u32 = 0xff4d_4d50;
+        const LAST: u32 = 0xe24d_4d4f;
         let superblock = self.fs.superblock();
         let block = BlockNumber(self.raw.s_mmp_block.get());
         let inside = block.0 > superblock.first_data_block.0 && block.0 < superblock.blocks;
-        let mut magic = [0; 4];
+        let mut bytes = [0; 1024];
         if let Some(offset) = superblock.block_size.byte_offset(block).filter(|_| inside) {
-            self.fs.device().read_at(offset.0, &mut magic)?;
+            self.fs.device().read_at(offset.0, &mut bytes)?;
             self.clusters.mark_blocks(block, 1)?;
         }
-        self.findings.hold(inside && magic == MAGIC, Rule::MmpBlock, Place::Superblock);
+        let matches = bytes.split_last_chunk::<4>().is_some_and(|(covered, &sum)| {
+            self.fs.verifier().kind() != Kind::Crc32c
+                || crc32c(self.fs.verifier().seed(), covered) == u32::from_le_bytes(sum)
+        });
+        let sequence = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u32::from_le_bytes(bytes));
+        let known = sequence == CLEAN || sequence <= LAST;
+        self.findings.hold(inside && bytes.starts_with(&MAGIC) && matches && known, Rule::MmpBlock, Place::Superblock);
         Ok(())
     }
 
@@ -144,27 +178,51 @@ impl Check<'_> {
         }
     }
 
-    /// The journal's superblock. What the log holds was read when the file system was opened, if it had to be.
+    /// The journal's superblock, also of one that no feature speaks of. What the log holds was read when the file system
+    /// was opened, if it had to be.
     fn journal(&mut self) -> Result<()> {
         let superblock = self.fs.superblock();
-        if !superblock.compat.contains(Compat::HAS_JOURNAL) {
+        if superblock.external_journal {
+            // It cannot be looked at, and there is no other.
             return Ok(());
         }
-        if self.raw.s_journal_dev.get() != 0 {
-            // A journal on another device cannot be looked at, and there is no other.
-            self.findings.hold(self.raw.s_journal_inum.get() == 0, Rule::JournalInside, Place::Superblock);
+        if self.raw.s_journal_uuid != [0; 16] {
+            self.findings.damage(Rule::JournalAlone, Place::Superblock);
             return Ok(());
         }
-        match journal::inspect(self.fs, JOURNAL) {
+        let number = self.raw.s_journal_inum.get();
+        if number == 0 && !superblock.compat.contains(Compat::HAS_JOURNAL) {
+            return Ok(());
+        }
+        let number = InodeNumber::new(number).filter(|_| number <= superblock.inodes);
+        match journal::inspect(self.fs, number, JOURNAL) {
             Ok(holds_data) => {
                 let marked =
                     superblock.incompat.contains(Incompat::RECOVER) || self.fs.replayed() != Default::default();
-                self.findings.hold(!holds_data || marked, Rule::JournalClean, Place::Journal(0));
+                if holds_data && !marked {
+                    self.findings.notice(Rule::JournalClean, Place::Journal(0));
+                }
+                Ok(())
+            }
+            // Nobody reads a log that is not marked for it.
+            Err(Error::Corrupt(found))
+                if matches!(found.rule, Rule::JournalStart | Rule::JournalLength)
+                    && journal::begins_nowhere(self.fs, number) =>
+            {
+                self.findings.notice(found.rule, found.place);
                 Ok(())
             }
             Err(error) => self.keep(error),
         }
     }
+}
+
+/// The blocks at a group's begin that are the file system's own. Where descriptors are spread there is no room for more of
+/// them, whatever the superblock says.
+fn own_blocks(superblock: &Superblock, group: GroupNumber) -> u64 {
+    let room = superblock.incompat.contains(Incompat::META_BG) && group::has_superblock(superblock, group);
+    let room = if room { superblock.reserved_descriptor_blocks } else { 0 };
+    group::base_blocks(superblock, group).saturating_sub(room.into())
 }
 
 /// The same blocks in rising ranges that lie apart.

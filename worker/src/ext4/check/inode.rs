@@ -21,7 +21,13 @@ impl Check<'_> {
     pub(super) fn inode(&mut self, number: InodeNumber, bytes: &[u8]) -> Result<()> {
         let office = self.office(number);
         let raw = inode::raw(bytes);
-        if office == Office::None && raw.i_links_count.get() == 0 && !self.is_orphan(number) {
+        if office == Office::None && number.value() == self.raw.s_orphan_file_inum.get() {
+            // No feature speaks of the file of orphans that the superblock names.
+            let map = raw.i_block.iter().take(4).any(|&byte| byte != 0);
+            let empty = raw.i_links_count.get() == 0 && raw.i_blocks_lo.get() == 0 && !map;
+            self.findings.hold(empty, Rule::OrphanFile, Place::Inode(number.value()));
+        }
+        if office == Office::None && raw.i_links_count.get() == 0 {
             return self.free_inode(number, &raw, bytes);
         }
         if !matches!(office, Office::None | Office::Root) {
@@ -38,9 +44,14 @@ impl Check<'_> {
         let place = Place::Inode(number.value());
         self.checksum(number, bytes)?;
         let (mode, deleted) = (raw.i_mode.get(), raw.i_dtime.get());
-        let is_orphan_link = deleted != 0 && deleted < self.fs.superblock().inodes && self.dates_are_late();
-        self.findings.hold((mode == 0 || deleted != 0) && !is_orphan_link, Rule::InodeDeleted, place);
+        self.findings.hold((mode == 0 || deleted != 0) && !self.is_orphan_link(raw), Rule::InodeDeleted, place);
         Ok(())
+    }
+
+    /// Whether its time of deletion is a link of the list of orphans.
+    pub(super) fn is_orphan_link(&self, raw: &format::Inode) -> bool {
+        let deleted = raw.i_dtime.get();
+        deleted != 0 && deleted < self.fs.superblock().inodes && self.dates_are_late()
     }
 
     /// Only the checksum of an inode, whatever else it is.
@@ -68,29 +79,26 @@ impl Check<'_> {
     /// An inode in use that is no reserved one.
     fn file(&mut self, number: InodeNumber, raw: &format::Inode, bytes: &[u8]) -> Result<()> {
         self.findings.counts.inodes = self.findings.counts.inodes.saturating_add(1);
-        let orphan = self.is_orphan(number);
         let place = Place::Inode(number.value());
-        let unlinked = orphan && raw.i_links_count.get() == 0;
-        let role = if unlinked { Role::Nameless } else { Role::File };
-        let inode = match self.fs.inode_of(number, bytes, !unlinked) {
+        let inode = match self.fs.inode_of(number, bytes, true) {
             Ok(inode) => inode,
             Err(error) => {
-                self.see(number, raw, 0, role);
+                self.see(number, raw, 0, Role::File);
                 if number == InodeNumber::ROOT {
                     self.directory_seen(number)?;
                 }
                 return self.keep(error);
             }
         };
-        let role = if inode.flags.contains(InodeFlags::EA_INODE) { Role::Value } else { role };
+        let role = if inode.flags.contains(InodeFlags::EA_INODE) { Role::Value } else { Role::File };
         self.see(number, raw, inode.kind.entry_type(), role);
-        self.fields(&inode, raw, bytes, orphan);
+        self.fields(&inode, raw, bytes);
         if inode.kind == FileKind::Directory {
             self.directory_seen(number)?;
         } else {
             self.findings.hold(number != InodeNumber::ROOT, Rule::InodeMode, place);
         }
-        self.contents(&inode, raw, orphan)
+        self.contents(&inode, raw)
     }
 
     pub(super) fn see(&mut self, number: InodeNumber, raw: &format::Inode, file_type: u8, role: Role) {
@@ -110,18 +118,18 @@ impl Check<'_> {
     }
 
     /// What the features say of single fields.
-    fn fields(&mut self, inode: &Inode, raw: &format::Inode, bytes: &[u8], orphan: bool) {
+    fn fields(&mut self, inode: &Inode, raw: &format::Inode, bytes: &[u8]) {
         let superblock = self.fs.superblock();
         let place = Place::Inode(inode.number.value());
         let flags = inode.flags;
-        self.findings.hold(raw.i_dtime.get() == 0 || orphan, Rule::InodeDeleted, place);
+        self.findings.hold(raw.i_dtime.get() == 0, Rule::InodeDeleted, place);
 
         let unused = raw.i_obso_faddr.get() != 0
-            || (superblock.by_linux
+            || (!self.is_of_hurd()
                 && !superblock.incompat.contains(Incompat::SIXTY_FOUR_BIT)
                 && raw.i_file_acl_high.get() != 0)
-            || (superblock.by_linux
-                && !superblock.ro_compat.contains(RoCompat::HUGE_FILE)
+            // Where Linux has the upper half of the space, the Hurd has its fragments.
+            || ((self.is_of_hurd() || !superblock.ro_compat.contains(RoCompat::HUGE_FILE))
                 && raw.i_blocks_high.get() != 0)
             || (inode.kind == FileKind::Directory
                 && !superblock.incompat.contains(Incompat::LARGEDIR)

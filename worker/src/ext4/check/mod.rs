@@ -29,6 +29,7 @@ mod links;
 mod orphans;
 mod quota;
 mod reserved;
+mod resize;
 mod scan;
 mod shared;
 mod tree;
@@ -92,6 +93,8 @@ pub struct Check<'a> {
     attribute_blocks: Vec<(u64, u32)>,
     /// The inode of each value of an attribute, as often as it is named.
     value_inodes: Vec<u32>,
+    /// Some file is so long that it needs the feature large_file.
+    large: bool,
     /// By number.
     orphans: Vec<u32>,
     quotas: Quotas,
@@ -176,6 +179,7 @@ impl<'a> Check<'a> {
             directories: Vec::new(),
             attribute_blocks: Vec::new(),
             value_inodes: Vec::new(),
+            large: false,
             orphans: Vec::new(),
             quotas: Quotas::default(),
         })

@@ -1,6 +1,7 @@
 //! Inodes that were deleted or cut while they were open: a list through the inodes, or a file with their numbers.
 //!
-//! Orphans are no damage: the next mount that may write frees them. What they have is in use until then.
+//! They are collected to be counted. What they are is damage like that of any other inode (deleted without a time, in
+//! use beyond its end), until a mount that may write frees them: so e2fsck -n has it.
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::{Compat, RoCompat};
@@ -9,7 +10,7 @@ use super::{Check, push};
 use crate::error::{Error, Result};
 use crate::ext4::checksum::{Kind, crc32c};
 use crate::ext4::units::{InodeNumber, LogicalBlock, u64_from};
-use crate::ext4::{Filesystem, Inode, MappingKind, inode};
+use crate::ext4::{Inode, MappingKind, inode};
 
 /// The longest list that is followed.
 const MOST: u32 = 1 << 16;
@@ -48,10 +49,6 @@ impl Check<'_> {
         Ok(true)
     }
 
-    pub(super) fn is_orphan(&self, number: InodeNumber) -> bool {
-        self.orphans.binary_search(&number.value()).is_ok()
-    }
-
     /// The numbers in the orphan file; whether there are any. What is wrong with the file is told when its inode is looked
     /// at.
     fn orphans_in_file(&mut self) -> Result<bool> {
@@ -73,14 +70,15 @@ impl Check<'_> {
         Ok(some)
     }
 
-    /// The blocks of the orphan file, each with its magic number and its checksum.
+    /// The blocks of the orphan file, each with its magic number and its checksum, and without an entry where the
+    /// superblock says that there is none.
     pub(super) fn orphan_file(&mut self, file: &Inode) -> Result<()> {
         let size = self.fs.superblock().block_size;
         let blocks = size.blocks_for(file.size);
         for block in 0..u32::try_from(blocks).unwrap_or(MOST_BLOCKS).min(MOST_BLOCKS) {
             let sound = match self.fs.map(file, size.file_offset(LogicalBlock(block)), size.bytes().into()) {
                 Ok(mapping) => match mapping.kind {
-                    MappingKind::Data(start) => is_sound(self.fs, file, start.0)?,
+                    MappingKind::Data(start) => self.is_sound(file, start.0)?,
                     _ => false,
                 },
                 // The map is looked at by itself.
@@ -93,16 +91,21 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
 
-fn is_sound(fs: &Filesystem, file: &Inode, start: u64) -> Result<bool> {
-    let size = fs.superblock().block_size;
-    let mut bytes = vec![0; size.length()];
-    fs.device().read_at(start, &mut bytes)?;
-    let Some((rest, &sum)) = bytes.split_last_chunk::<4>() else { return Ok(false) };
-    let Some((entries, &magic)) = rest.split_last_chunk::<4>() else { return Ok(false) };
-    let block = start.checked_shr(size.bits().into()).unwrap_or(0);
-    let expected = crc32c(crc32c(file.checksum_seed, &block.to_le_bytes()), entries);
-    let matches = fs.verifier().kind() != Kind::Crc32c || u32::from_le_bytes(sum) == expected;
-    Ok(u32::from_le_bytes(magic) == MAGIC && matches)
+    fn is_sound(&self, file: &Inode, start: u64) -> Result<bool> {
+        let (fs, superblock) = (self.fs, self.fs.superblock());
+        let size = superblock.block_size;
+        let mut bytes = vec![0; size.length()];
+        fs.device().read_at(start, &mut bytes)?;
+        let Some((rest, &sum)) = bytes.split_last_chunk::<4>() else { return Ok(false) };
+        let Some((entries, &magic)) = rest.split_last_chunk::<4>() else { return Ok(false) };
+        let block = start.checked_shr(size.bits().into()).unwrap_or(0);
+        let expected = crc32c(crc32c(file.checksum_seed, &block.to_le_bytes()), entries);
+        let sum = u32::from_le_bytes(sum);
+        let summed = fs.verifier().kind() == Kind::Crc32c;
+        let matches = !summed || sum == expected;
+        let empty = entries.iter().all(|&byte| byte == 0) && (summed || sum == 0);
+        let clean = superblock.ro_compat.contains(RoCompat::ORPHAN_PRESENT) || empty;
+        Ok(u32::from_le_bytes(magic) == MAGIC && matches && clean)
+    }
 }

@@ -1,15 +1,15 @@
 //! The inodes that the file system keeps for itself: each for one thing, and empty if that thing is not there.
 
 use lazaret_policy::corruption::{Place, Rule};
-use lazaret_policy::feature::{Compat, RoCompat};
+use lazaret_policy::feature::{Compat, Incompat, RoCompat};
 
 use super::Check;
+use super::blocks::is_large;
 use super::inodes::Role;
 use crate::error::{Error, Result};
 use crate::ext4::format;
-use crate::ext4::group;
-use crate::ext4::units::{BlockNumber, GroupNumber, InodeNumber, usize_from};
-use crate::ext4::{FileKind, Inode};
+use crate::ext4::units::{BlockNumber, InodeNumber};
+use crate::ext4::{FileKind, InodeFlags, indirect};
 
 /// What an inode is reserved for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,29 +29,40 @@ pub(super) enum Office {
 
 impl Check<'_> {
     pub(super) fn office(&self, number: InodeNumber) -> Office {
-        let superblock = self.fs.superblock();
         let value = number.value();
         match value {
-            1 => return Office::BadBlocks,
-            2 => return Office::Root,
-            _ => (),
+            1 => Office::BadBlocks,
+            2 => Office::Root,
+            8 => Office::Journal,
+            3 | 4 => Office::Quota,
+            // It is reserved whether or not a feature speaks of it.
+            _ if value == self.raw.s_prj_quota_inum.get() => Office::Quota,
+            _ if self.has_orphan_file() && value == self.raw.s_orphan_file_inum.get() => Office::Orphans,
+            _ if value >= self.fs.superblock().first_inode => Office::None,
+            5 => Office::BootLoader,
+            7 => Office::Resize,
+            _ => Office::Other,
         }
-        let orphans = superblock.compat.contains(Compat::ORPHAN_FILE) && value == self.raw.s_orphan_file_inum.get();
-        let project = superblock.ro_compat.contains(RoCompat::QUOTA) && value == self.raw.s_prj_quota_inum.get();
-        if orphans {
-            Office::Orphans
-        } else if project {
-            Office::Quota
-        } else if value >= superblock.first_inode {
-            Office::None
-        } else {
-            match value {
-                3 | 4 => Office::Quota,
-                5 => Office::BootLoader,
-                7 => Office::Resize,
-                8 => Office::Journal,
-                _ => Office::Other,
+    }
+
+    fn has_orphan_file(&self) -> bool {
+        self.fs.superblock().compat.contains(Compat::ORPHAN_FILE)
+    }
+
+    /// Whether an inode is what its office is for: the superblock says so.
+    fn is_in_service(&self, number: InodeNumber, office: Office) -> bool {
+        let superblock = self.fs.superblock();
+        let number_is = |stored: u32| stored == number.value();
+        match office {
+            Office::Journal => number_is(self.raw.s_journal_inum.get()),
+            Office::Quota => {
+                let [user, of_group, project] =
+                    [self.raw.s_usr_quota_inum, self.raw.s_grp_quota_inum, self.raw.s_prj_quota_inum];
+                superblock.ro_compat.contains(RoCompat::QUOTA)
+                    && [user, of_group, project].iter().any(|stored| number_is(stored.get()))
             }
+            Office::Orphans => self.has_orphan_file(),
+            _ => false,
         }
     }
 
@@ -63,138 +74,104 @@ impl Check<'_> {
         bytes: &[u8],
     ) -> Result<()> {
         self.see(number, raw, 0, Role::Nameless);
-        let superblock = self.fs.superblock();
         let place = Place::Inode(number.value());
-        let is_file = raw.i_mode.get() & 0o170_000 == FileKind::Regular.bits();
-        // Only the inode for resizing has to be without any pointer.
-        let pointers = if office == Office::Resize { &raw.i_block[..] } else { &raw.i_block[..4] };
-        let is_empty =
-            raw.i_links_count.get() == 0 && raw.i_blocks_lo.get() == 0 && pointers.iter().all(|&byte| byte == 0);
-        let number_is = |stored: u32| stored == number.value();
-        let in_service = match office {
-            Office::Journal => {
-                superblock.compat.contains(Compat::HAS_JOURNAL) && number_is(self.raw.s_journal_inum.get())
-            }
-            Office::Quota => {
-                let [user, of_group, project] =
-                    [self.raw.s_usr_quota_inum, self.raw.s_grp_quota_inum, self.raw.s_prj_quota_inum];
-                superblock.ro_compat.contains(RoCompat::QUOTA)
-                    && [user, of_group, project].iter().any(|stored| number_is(stored.get()))
-            }
-            Office::Resize => superblock.compat.contains(Compat::RESIZE_INODE),
-            Office::Orphans => true,
-            _ => false,
-        };
+        let kind = FileKind::of(raw.i_mode.get());
+        let flags = InodeFlags::from_bits_retain(raw.i_flags.get());
+        let is_empty = raw.i_links_count.get() == 0
+            && raw.i_blocks_lo.get() == 0
+            && raw.i_block.iter().take(4).all(|&byte| byte == 0);
+        let in_service = self.is_in_service(number, office);
         let sound = match office {
-            _ if in_service => is_file,
+            _ if in_service => kind == Some(FileKind::Regular),
             Office::BadBlocks => {
                 let fields = [raw.i_mode, raw.i_uid, raw.i_gid, raw.i_links_count];
-                fields.iter().all(|field| field.get() == 0) && raw.i_file_acl_lo.get() == 0
+                fields.iter().all(|field| field.get() == 0)
+                    && raw.i_file_acl_lo.get() == 0
+                    && !flags.intersects(InodeFlags::INLINE_DATA | InodeFlags::EXTENTS)
             }
-            Office::BootLoader => raw.i_mode.get() & 0o170_000 != FileKind::Directory.bits(),
+            Office::BootLoader => kind != Some(FileKind::Directory),
+            Office::Resize => raw.i_mode.get() == 0 || kind == Some(FileKind::Regular),
             Office::Other => raw.i_mode.get() == 0,
             _ => is_empty,
         };
         self.findings.hold(sound, Rule::ReservedInode, place);
+        self.findings.hold(!self.is_orphan_link(raw), Rule::InodeDeleted, place);
+        let extents = flags.contains(InodeFlags::EXTENTS);
+        let allowed = self.fs.superblock().incompat.contains(Incompat::EXTENTS);
+        let wrong = flags.contains(InodeFlags::CASEFOLD)
+            || (extents && flags.contains(InodeFlags::INLINE_DATA))
+            || (extents && !allowed && (raw.i_links_count.get() > 0 || office == Office::Journal));
+        self.findings.hold(!wrong, Rule::InodeFlags, place);
         if !bytes.iter().all(|&byte| byte == 0) {
             self.checksum(number, bytes)?;
         }
-        if !in_service && office != Office::BadBlocks {
-            return Ok(());
-        }
-        let inode = match self.fs.inode_of(number, bytes, false) {
-            Ok(inode) => inode,
-            // The list of bad blocks has no mode, and is nearly always empty.
-            Err(Error::Corrupt(_)) if office == Office::BadBlocks => {
-                for &block in raw.i_block.as_chunks::<4>().0 {
-                    let block = BlockNumber(u32::from_le_bytes(block).into());
-                    if block.0 == 0 {
-                        continue;
-                    }
-                    let inside = block.0 >= superblock.first_data_block.0 && block.0 < superblock.blocks;
-                    self.findings.hold(inside, Rule::BlockInFileSystem, place);
-                    if inside {
-                        self.clusters.mark_blocks(block, 1)?;
-                    }
-                }
-                return Ok(());
+        match (office, kind) {
+            (Office::BadBlocks, _) => self.bad_blocks(number, raw),
+            (Office::Journal | Office::Quota | Office::Orphans, _) if !in_service => Ok(()),
+            (_, Some(FileKind::Regular | FileKind::Directory | FileKind::Symlink)) if sound => {
+                self.in_service(number, office, raw, bytes)
             }
+            _ => {
+                self.without_map(number, raw);
+                Ok(())
+            }
+        }
+    }
+
+    /// A block of attributes outside of the file system is none to e2fsck, where nothing names the inode.
+    fn hold_attributes(&mut self, number: InodeNumber, block: BlockNumber) -> bool {
+        let superblock = self.fs.superblock();
+        let inside = (superblock.first_data_block.0..superblock.blocks).contains(&block.0);
+        let allowed = superblock.compat.contains(Compat::EXT_ATTR);
+        if inside && allowed {
+            self.findings.damage(Rule::ReservedInode, Place::Inode(number.value()));
+        } else {
+            self.findings.notice(Rule::ReservedInode, Place::Inode(number.value()));
+        }
+        inside && allowed
+    }
+
+    /// One that has a map.
+    fn in_service(&mut self, number: InodeNumber, office: Office, raw: &format::Inode, bytes: &[u8]) -> Result<()> {
+        let mut inode = match self.fs.inode_of(number, bytes, false) {
+            Ok(inode) => inode,
             // A wrong checksum was told.
             Err(Error::Checksum(_)) => return Ok(()),
             Err(error) => return self.keep(error),
         };
+        if inode.attribute_block.is_some_and(|block| !self.hold_attributes(number, block)) {
+            inode.attribute_block = None;
+        }
         match office {
             Office::Resize => self.resize_inode(&inode, raw),
             Office::Orphans => {
                 self.orphan_file(&inode)?;
-                self.contents(&inode, raw, false)
+                self.contents(&inode, raw)
             }
-            _ => self.contents(&inode, raw, false),
+            _ => self.contents(&inode, raw),
         }
     }
 
-    /// The inode for resizing has one doubly indirect block, and behind it, by their place among the descriptors, the
-    /// blocks that are reserved for more of them, each listing its copies in the other groups.
-    fn resize_inode(&mut self, inode: &Inode, raw: &format::Inode) -> Result<()> {
+    /// One of no type that has a map: it has no blocks and no attributes, and may say what length it likes that a map by
+    /// pointers could have.
+    fn without_map(&mut self, number: InodeNumber, raw: &format::Inode) {
+        let place = Place::Inode(number.value());
         let superblock = self.fs.superblock();
-        let place = Place::Inode(inode.number.value());
-        let pointers = raw.i_block.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
-        let others = pointers.clone().enumerate().any(|(index, pointer)| index != 13 && pointer != 0);
-        let double = BlockNumber(pointers.clone().nth(13).unwrap_or(0).into());
-        let inside = double.0 > superblock.first_data_block.0 && double.0 < superblock.blocks;
-        if others || !inside || inode.links == 0 {
-            self.findings.damage(Rule::ResizeInode, place);
-            return Ok(());
+        let flags = InodeFlags::from_bits_retain(raw.i_flags.get());
+        let size = u64::from(raw.i_size_high.get()) << 32 | u64::from(raw.i_size_lo.get());
+        let extents = flags.contains(InodeFlags::EXTENTS) && superblock.incompat.contains(Incompat::EXTENTS);
+        let longest = if extents {
+            superblock.block_size.bytes_of(1 << 32).map_or(u64::MAX, |end| end.saturating_sub(1))
+        } else {
+            let blocks = indirect::reach(superblock.block_size).min(u32::MAX.into());
+            superblock.block_size.bytes_of(blocks).unwrap_or(u64::MAX)
+        };
+        self.findings.hold(size <= longest, Rule::FileSize, place);
+        if let Some(attributes) = self.fs.attribute_block_of(raw) {
+            self.hold_attributes(number, attributes);
         }
-        if self.clusters.mark_blocks(double, 1)?.is_some() {
-            self.findings.damage(Rule::BlockOnce, Place::Claim { inode: inode.number.value(), block: double.0 });
-        }
-        let pointers = self.pointers(double)?;
-        let copies = self.copies_of_superblock(pointers.len());
-        let base = superblock.location.0.saturating_add(1);
-        let (reserved, first) = (superblock.reserved_descriptor_blocks, superblock.descriptor_blocks());
-        let mut at = usize_from(first).checked_rem(pointers.len()).unwrap_or(0);
-        for index in 0..u32::from(reserved) {
-            let expected = base.saturating_add(first.into()).saturating_add(index.into());
-            let sound = pointers.get(at).is_some_and(|&pointer| u64::from(pointer) == expected)
-                && self.lists_copies(BlockNumber(expected), &copies)?;
-            if !sound {
-                self.findings.damage(Rule::ResizeInode, place);
-                return Ok(());
-            }
-            at = at.saturating_add(1);
-            if at >= pointers.len() {
-                at = 0;
-            }
-        }
-        Ok(())
-    }
-
-    /// The groups behind the first that begin with a copy of the superblock, as many as a block lists.
-    fn copies_of_superblock(&self, most: usize) -> Vec<GroupNumber> {
-        let superblock = self.fs.superblock();
-        let groups = (1..superblock.groups).map(GroupNumber);
-        groups.filter(|&group| group::has_superblock(superblock, group)).take(most).collect()
-    }
-
-    /// Whether a reserved block lists its copies behind the other superblocks.
-    fn lists_copies(&self, block: BlockNumber, copies: &[GroupNumber]) -> Result<bool> {
-        let superblock = self.fs.superblock();
-        let pointers = self.pointers(block)?;
-        for (group, &pointer) in copies.iter().zip(&pointers) {
-            let distance = u64::from(group.0).saturating_mul(superblock.blocks_per_group.into());
-            if u64::from(pointer) != block.0.saturating_add(distance) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn pointers(&self, block: BlockNumber) -> Result<Vec<u32>> {
-        let size = self.fs.superblock().block_size;
-        let mut bytes = vec![0; size.length()];
-        let offset = size.byte_offset(block).ok_or(Error::Invalid)?;
-        self.fs.device().read_at(offset.0, &mut bytes)?;
-        Ok(bytes.as_chunks().0.iter().map(|&pointer| u32::from_le_bytes(pointer)).collect())
+        self.findings.hold(!flags.contains(InodeFlags::INDEX), Rule::HtreeFlag, place);
+        self.large |= FileKind::of(raw.i_mode.get()) == Some(FileKind::Regular) && is_large(raw);
+        self.space(number, raw, 0);
     }
 }

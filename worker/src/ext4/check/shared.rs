@@ -2,6 +2,7 @@
 //! that hold a value, which count the attributes that name them.
 
 use lazaret_policy::corruption::{Place, Rule};
+use lazaret_policy::feature::RoCompat;
 use zerocopy::FromBytes;
 
 use super::Check;
@@ -22,6 +23,8 @@ impl Check<'_> {
             self.spend(1);
         }
         self.values()?;
+        let flagged = self.fs.superblock().ro_compat.contains(RoCompat::LARGE_FILE);
+        self.findings.hold(flagged || !self.large, Rule::LargeFile, Place::Superblock);
         Ok(true)
     }
 
@@ -41,7 +44,7 @@ impl Check<'_> {
         let place = Place::XattrBlock { inode: inode.number.value(), block: number };
         let counted = format::XattrHeader::ref_from_prefix(&block).map_or(0, |(header, _)| header.h_refcount.get());
         self.findings.hold(u64::from(counted) == sharers, Rule::XattrReferences, place);
-        match self.fs.outer_attributes(&inode, &block) {
+        match self.fs.outer_laid_out(&inode, &block) {
             Ok(entries) => self.entries(&inode, &entries, true).map(|_| ()),
             Err(error) => self.keep(error),
         }

@@ -14,7 +14,7 @@ use super::superblock::Superblock;
 use crate::error::{Error, Result};
 use crate::ext4::budget::Budget as Work;
 use crate::ext4::units::{ByteOffset, FileOffset, JournalBlock, u64_from, usize_from};
-use crate::ext4::{FileKind, Filesystem, Inode, MappingKind};
+use crate::ext4::{FileKind, Filesystem, Inode, InodeNumber, MappingKind};
 
 /// The most runs that a journal may lie in. mke2fs makes it in one piece where it can.
 const MOST_RUNS: usize = 1 << 16;
@@ -26,6 +26,8 @@ const MOST_BYTES: u64 = 4 << 30;
 pub(super) struct Log<'a> {
     pub(super) fs: &'a Filesystem,
     pub(super) superblock: Superblock,
+    /// Blocks of its inode.
+    pub(super) blocks: u32,
     /// Rising and without a gap.
     runs: Vec<Run>,
     /// Bytes that may still be read.
@@ -40,10 +42,9 @@ struct Run {
 }
 
 impl<'a> Log<'a> {
-    /// The journal that the file system's superblock names.
-    pub(super) fn open(fs: &'a Filesystem, budget: &mut Budget) -> Result<Self, Refusal> {
-        let place = Place::Superblock;
-        let number = fs.superblock().journal_inode.ok_or(Error::corrupt(Rule::JournalInside, place))?;
+    /// The journal in this inode, which the file system's superblock names.
+    pub(super) fn open(fs: &'a Filesystem, number: Option<InodeNumber>, budget: &mut Budget) -> Result<Self, Refusal> {
+        let number = number.ok_or(Error::corrupt(Rule::JournalInside, Place::Superblock))?;
         let inode = fs.any_inode(number)?;
         let broken = Error::corrupt(Rule::JournalInode, Place::Inode(number.value()));
         let size = fs.superblock().block_size;
@@ -59,7 +60,7 @@ impl<'a> Log<'a> {
         let superblock = Superblock::check(&bytes, size, blocks, fs.verifier())?;
         let length = superblock.fast.end.max(superblock.log.end);
         let runs = runs(fs, &inode, length, budget)?;
-        Ok(Self { fs, superblock, runs, left: Cell::new(MOST_BYTES) })
+        Ok(Self { fs, superblock, blocks, runs, left: Cell::new(MOST_BYTES) })
     }
 
     /// Copies a block out of the journal.

@@ -19,13 +19,14 @@ mod superblock;
 mod tag;
 mod walk;
 
+use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::message::{Refusal, Replayed};
 
 use self::fast_commit::Commits;
 pub(super) use self::fast_commit::{Change, Changes};
 use self::log::Log;
-use super::Filesystem;
 use super::units::u64_from;
+use super::{Filesystem, InodeNumber};
 use crate::device::Overlay;
 use crate::error::{Error, Result};
 
@@ -45,7 +46,7 @@ pub(super) struct Recovered {
 /// is not enough.
 pub(super) fn recover(fs: &Filesystem, memory: u64) -> Result<Recovered, Refusal> {
     let mut budget = Budget(memory);
-    let log = Log::open(fs, &mut budget)?;
+    let log = Log::open(fs, fs.superblock().journal_inode, &mut budget)?;
     let recovery = recovery::run(&log, &mut budget)?;
     let overlay = Overlay::new(fs.superblock().block_size.bytes(), recovery.substitutes);
     let commits = match recovery.next {
@@ -72,18 +73,41 @@ impl Recovered {
     }
 }
 
-/// Checks the journal's inode and its superblock: whether there is something to replay.
+/// The fewest blocks of a journal that a kernel mounts.
+const FEWEST_BLOCKS: u32 = 1024;
+
+/// Checks the inode of a journal, which the superblock names, and the journal's superblock: whether there is something to
+/// replay.
 ///
 /// # Errors
 /// The rule that is broken; the memory is not enough.
-pub(super) fn inspect(fs: &Filesystem, memory: u64) -> Result<bool> {
-    let log = Log::open(fs, &mut Budget(memory)).map_err(|refusal| match refusal {
+pub(super) fn inspect(fs: &Filesystem, number: Option<InodeNumber>, memory: u64) -> Result<bool> {
+    let log = Log::open(fs, number, &mut Budget(memory)).map_err(|refusal| match refusal {
         Refusal::Corrupt(corruption) => Error::Corrupt(corruption),
         Refusal::Checksum(corruption) => Error::Checksum(corruption),
         Refusal::Device { offset } => Error::Device { offset },
         _ => Error::OutOfMemory,
     })?;
+    if log.superblock.users > 1 {
+        return Err(Error::corrupt(Rule::JournalAlone, Place::Journal(0)));
+    }
+    if log.blocks < FEWEST_BLOCKS {
+        return Err(Error::corrupt(Rule::JournalLength, Place::Journal(0)));
+    }
     Ok(log.superblock.start.is_some())
+}
+
+/// Whether the journal's superblock lacks nothing but a place where the log begins.
+pub(super) fn begins_nowhere(fs: &Filesystem, number: Option<InodeNumber>) -> bool {
+    let Some(inode) = number.and_then(|number| fs.any_inode(number).ok()) else { return false };
+    let size = fs.superblock().block_size;
+    let mut bytes = vec![0; size.length()];
+    let blocks = inode.size.checked_shr(size.bits().into()).unwrap_or(0);
+    let (length, users) = match fs.read(&inode, 0, &mut bytes) {
+        Ok(_) => superblock::length_and_users(&bytes),
+        Err(_) => return false,
+    };
+    u64::from(length) <= blocks && blocks >= FEWEST_BLOCKS.into() && users <= 1
 }
 
 /// Bytes of memory that may still be taken.

@@ -31,6 +31,8 @@ pub(super) struct Superblock {
     pub(super) wide: bool,
     /// A commit block may be there before its transaction is.
     pub(super) asynchronous: bool,
+    /// How many file systems write to it.
+    pub(super) users: u32,
 }
 
 /// The checksums in a journal.
@@ -90,6 +92,7 @@ impl Superblock {
             checksums,
             wide: incompat.contains(Incompat::SIXTY_FOUR_BIT),
             asynchronous: incompat.contains(Incompat::ASYNC_COMMIT),
+            users: flag(raw.s_nr_users.get()),
         })
     }
 
@@ -110,6 +113,15 @@ impl Superblock {
             Checksums::None | Checksums::V1 => None,
         }
     }
+}
+
+/// The blocks and the file systems that the journal says it has.
+pub(super) fn length_and_users(bytes: &[u8]) -> (u32, u32) {
+    let raw = format::Superblock::read_from_prefix(bytes).map(|(raw, _)| raw);
+    raw.map_or((0, 0), |raw| {
+        let users = if raw.s_header.h_blocktype.get() == 4 { raw.s_nr_users.get() } else { 0 };
+        (raw.s_maxlen.get(), users)
+    })
 }
 
 fn checksums(raw: &format::Superblock, incompat: Incompat, compat: u32) -> Result<Checksums> {

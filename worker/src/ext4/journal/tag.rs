@@ -77,6 +77,7 @@ mod tests {
             checksums,
             wide,
             asynchronous: false,
+            users: 1,
         }
     }
 
