@@ -6,6 +6,7 @@
 #   make vm               boots KERNEL (linux-image-amd64, Debian's) in a machine of its own, and shows there what this one lacks:
 #                         limits of a cgroup that hold, and a mount, its proof and a user's mount on another kernel
 #   make mutate           walks COUNT (100000) mutated images, from number SEED (0) on
+#   make verdicts         compares check and e2fsck -fn on COUNT (100000) images with one field changed, from number SEED (0) on
 #   make fuzz             runs the targets of tests/fuzz for TIME (60) seconds each, or TARGET alone on every core
 #   make fuzz-repro       runs FILE, what a run was ended by, makes it small and keeps it as a test
 #   make fuzz-report      what was run in all, and what of the source the kept inputs reach
@@ -20,7 +21,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test prove vm mutate fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
+.PHONY: demo test prove vm mutate verdicts fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -86,6 +87,10 @@ SEED := 0
 mutate: tools
 	LAZARET_MUTATE_COUNT=$(COUNT) LAZARET_MUTATE_SEED=$(SEED) cargo test $(PROFILE) --package lazaret-tests \
 	    --test mutations -- --nocapture mutated_images
+
+verdicts: tools
+	LAZARET_VERDICTS_COUNT=$(COUNT) LAZARET_VERDICTS_SEED=$(SEED) cargo test $(PROFILE) --package lazaret-tests \
+	    --test verdicts -- --nocapture one_field
 
 TIME := 60
 TARGET :=

@@ -26,6 +26,7 @@
 //! - [`debian`], [`package`]: a Debian for the daemons of a desktop, also with systemd, and the package that goes into it.
 //! - [`digest`]: the sha256 of a file.
 //! - [`mapped`]: a file read through a mapping.
+//! - [`verdicts`]: images with one field changed, as our check and e2fsck judge them.
 //! - [`superblock`]: changes one field of a superblock.
 //! - [`series`]: a stand-in for a kernel with iomap, as a broker meets it.
 //! - [`source`]: the source of the workspace, for rules that it must keep.
@@ -66,6 +67,7 @@ pub mod strike;
 pub mod superblock;
 pub mod udev;
 pub mod unprivileged;
+pub mod verdicts;
 pub mod walk;
 pub mod workshop;
 

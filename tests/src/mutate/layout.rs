@@ -79,7 +79,7 @@ pub(crate) fn of(bytes: &[u8]) -> Layout {
     let first = u32(bytes, SUPERBLOCK + 0x14);
     let groups = (blocks - first).div_ceil(u32(bytes, SUPERBLOCK + 0x20));
     for group in 0..groups {
-        let at = descriptor_place(block, group, size);
+        let at = descriptor_place(bytes, block, group, size);
         layout.add(Kind::Group, at, size, group);
         layout.add(Kind::BlockBitmap, u32(bytes, at) as usize * block, block, group);
         layout.add(Kind::InodeBitmap, u32(bytes, at + 4) as usize * block, block, group);
@@ -95,9 +95,18 @@ pub(crate) fn of(bytes: &[u8]) -> Layout {
     layout
 }
 
-/// Behind the superblock; the seeds have no spread descriptors.
-fn descriptor_place(block: usize, group: u32, size: usize) -> usize {
-    (SUPERBLOCK / block + 1) * block + group as usize * size
+/// Behind the superblock, or spread over the groups: then behind the copy that the first group of each block may have.
+fn descriptor_place(bytes: &[u8], block: usize, group: u32, size: usize) -> usize {
+    let (per_block, spread) = ((block / size) as u32, u32(bytes, SUPERBLOCK + 0x60) & 0x10 != 0);
+    let (index, within) = (group / per_block, (group % per_block) as usize * size);
+    if !spread || index < u32(bytes, SUPERBLOCK + 0x104) {
+        return (SUPERBLOCK / block + 1) * block + group as usize * size;
+    }
+    let first = index * per_block;
+    let is_power = |base: u32| (0..20).any(|exponent| base.checked_pow(exponent) == Some(first));
+    let copy = first == 0 || [3, 5, 7].into_iter().any(is_power);
+    let begin = u32(bytes, SUPERBLOCK + 0x14) + first * u32(bytes, SUPERBLOCK + 0x20);
+    (begin as usize + usize::from(copy)) * block + within
 }
 
 impl Layout {
@@ -109,7 +118,7 @@ impl Layout {
         let size = if u32(bytes, SUPERBLOCK + 0x4c) == 0 { 128 } else { u16(bytes, SUPERBLOCK + 0x58).into() };
         let per_group = u32(bytes, SUPERBLOCK + 0x28);
         let (group, within) = ((number - 1) / per_group, (number - 1) % per_group);
-        let table = u32(bytes, descriptor_place(self.block, group, descriptor) + 8) as usize;
+        let table = u32(bytes, descriptor_place(bytes, self.block, group, descriptor) + 8) as usize;
         let at = table * self.block + within as usize * size;
         let (mode, links, flags) = (u16(bytes, at), u16(bytes, at + 0x1a), u32(bytes, at + 0x20));
         if links == 0 && number != JOURNAL_INODE {

@@ -9,7 +9,7 @@ const SUPERBLOCK: usize = 1024;
 const UUID: usize = SUPERBLOCK + 0x68;
 
 /// Seals all pieces.
-pub(super) fn seal(bytes: &mut [u8], layout: &Layout) {
+pub(crate) fn seal(bytes: &mut [u8], layout: &Layout) {
     seal_those(bytes, layout, &layout.pieces);
 }
 

@@ -24,21 +24,22 @@ pub struct Seed {
 }
 
 /// How one is made.
-struct Shape {
-    name: &'static str,
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
     /// Words of mke2fs.
-    format: &'static str,
-    kibibytes: u64,
+    pub(crate) format: &'static str,
+    pub(crate) kibibytes: u64,
     /// Requests to debugfs, one a line; `DIR` is a directory with the files `value` and `block`.
-    requests: &'static [&'static str],
+    pub(crate) requests: &'static [&'static str],
     /// Directories become hash trees.
-    hashed: bool,
-    finish: fn(&mut [u8], &Layout),
+    pub(crate) hashed: bool,
+    pub(crate) finish: fn(&mut [u8], &Layout),
 }
 
-const PLAIN: Shape = Shape { name: "", format: "", kibibytes: 512, requests: &[], hashed: false, finish: |_, _| () };
+pub(crate) const PLAIN: Shape =
+    Shape { name: "", format: "", kibibytes: 512, requests: &[], hashed: false, finish: |_, _| () };
 
-const ATTRIBUTES: &[&str] = &[
+pub(crate) const ATTRIBUTES: &[&str] = &[
     "ea_set /file user.short value",
     "ea_set -f DIR/value /file user.long",
     "ea_set -f DIR/acl /file system.posix_acl_access",
@@ -116,9 +117,14 @@ const SHAPES: &[Shape] = &[
 
 /// All of them.
 pub fn all() -> Result<Vec<Seed>> {
+    made(SHAPES)
+}
+
+/// The images of these shapes.
+pub(crate) fn made(shapes: &[Shape]) -> Result<Vec<Seed>> {
     let place = tempfile::Builder::new().prefix("lazaret-tests-").tempdir()?;
     fill(place.path())?;
-    SHAPES
+    shapes
         .iter()
         .map(|shape| make(shape, place.path()).map_err(|error| format!("{}: {error}", shape.name).into()))
         .collect()
@@ -130,7 +136,11 @@ fn make(shape: &Shape, place: &Path) -> Result<Seed> {
     let tree = place.join(if shape.hashed { "many" } else { "few" });
     let mut mke2fs = Command::new("mke2fs");
     mke2fs.args(["-q", "-F", "-m", "0", "-U", "5ca1ab1e-0000-4000-8000-1a2a4e700001", "-E"]);
-    mke2fs.arg("hash_seed=5ca1ab1e-0000-4000-8000-1a2a4e700001,root_owner=0:0").args(shape.format.split(' '));
+    // Of several -E the last counts alone.
+    let (format, extended) = shape.format.split_once(" -E ").unwrap_or((shape.format, ""));
+    let extended = if extended.is_empty() { String::new() } else { format!(",{extended}") };
+    mke2fs.arg(format!("hash_seed=5ca1ab1e-0000-4000-8000-1a2a4e700001,root_owner=0:0{extended}"));
+    mke2fs.args(format.split(' '));
     if !shape.format.contains("-N") {
         mke2fs.args(["-N", "128"]);
     }
