@@ -30,11 +30,13 @@ pub(super) struct Cache<K, V> {
     /// How many sets there are.
     count: usize,
     /// None before the first thing is kept: to make room is the dearest part of opening a small image.
-    sets: OnceLock<Box<[Mutex<Set<K, V>>]>>,
+    sets: OnceLock<Sets<K, V>>,
 }
 
 /// Where a thing may be kept: the one used last comes first.
 type Set<K, V> = [Option<(K, V)>; WAYS];
+/// Each with a lock of its own.
+type Sets<K, V> = Box<[Mutex<Set<K, V>>]>;
 
 /// All that is kept of one file system.
 pub(super) struct Kept {
@@ -76,7 +78,7 @@ impl<K: Key, V: Clone> Cache<K, V> {
     }
 
     /// The room itself; none, where the heap has no more.
-    fn room(count: usize) -> Box<[Mutex<Set<K, V>>]> {
+    fn room(count: usize) -> Sets<K, V> {
         let mut sets = Vec::new();
         if sets.try_reserve_exact(count).is_ok() {
             sets.resize_with(count, Mutex::default);
