@@ -13,6 +13,7 @@ pub mod device;
 pub mod error;
 pub mod ext4;
 pub mod fuse;
+mod layout;
 pub mod ledger;
 pub mod memory;
 pub mod partition;

@@ -6,17 +6,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Holds a structure's size and the places of its fields to the numbers of the format's documentation.
-macro_rules! layout {
-    ($type:ident: $size:literal $(, $field:ident @ $offset:literal)* $(,)?) => {
-        const _: () = {
-            assert!(size_of::<$type>() == $size);
-            $(assert!(core::mem::offset_of!($type, $field) == $offset);)*
-        };
-    };
-}
-#[allow(unused_imports, reason = "for the structures that stand beside their code")]
-pub(super) use layout;
+use crate::layout::layout;
 
 /// Where the superblock begins, whatever the block size.
 pub const SUPERBLOCK_OFFSET: u64 = 1024;

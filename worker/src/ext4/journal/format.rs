@@ -7,7 +7,7 @@
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::ext4::format::layout;
+use crate::layout::layout;
 
 /// `h_magic` of every block that is the journal's own.
 pub(super) const MAGIC: u32 = 0xc03b_3998;

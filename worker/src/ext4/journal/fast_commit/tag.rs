@@ -6,8 +6,9 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::ext4::format::{self, layout};
+use crate::ext4::format;
 use crate::ext4::units::TransactionId;
+use crate::layout::layout;
 
 /// What a tag begins with: `struct ext4_fc_tl`.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
