@@ -65,6 +65,7 @@ const UNSAFE: &[&str] = &[
     "tests/src/series/notify.rs",
     "worker/src/device/mapping.rs",
     "worker/src/fuse/reply.rs",
+    "worker/src/fuse/request.rs",
     "worker/src/memory.rs",
 ];
 

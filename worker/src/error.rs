@@ -109,3 +109,8 @@ impl From<&Error> for Errno {
         }
     }
 }
+
+/// Whether a request could not be taken from the kernel this time, and the next may be: it was interrupted, or taken back.
+pub(crate) fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::INTR | Errno::AGAIN | Errno::NOENT)
+}

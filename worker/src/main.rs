@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 lazaret_worker::fixed_memory!();
-lazaret_worker::request_timeout!();
+lazaret_worker::beside_fuser!();
 
 /// How long threads may take to come up on a busy host.
 const THREADS_START: Duration = Duration::from_secs(10);
@@ -79,7 +79,10 @@ fn mount(channel: &Channel, confined: &Confined, start: &Start, fuse: OwnedFd) -
     }
     let (session, opener) = fuse::handshake(fuse, start)
         .map_err(|error| Failed { step: Step::Init, errno: error.raw_os_error().unwrap_or(0) })?;
-    let device = device(channel, confined)?;
+    let (device, iomap) = device(channel, confined, opener.iomap_is_on())?;
+    if !iomap.is_none_or(|device| opener.map_into(device)) {
+        return Err(Ended::BrokerGone);
+    }
     let threads = usize::from(start.threads);
     let serving = session.spawn();
     if serving.is_err() || !memory::wait_for_receivers(threads, THREADS_START) {
@@ -98,7 +101,7 @@ fn mount(channel: &Channel, confined: &Confined, start: &Start, fuse: OwnedFd) -
 
 /// Answers a tool until it hangs up.
 fn answer(channel: &Channel, confined: &Confined, start: &Start) -> Result<(), Ended> {
-    let device = device(channel, confined)?;
+    let (device, _) = device(channel, confined, false)?;
     let filesystem = open(device, confined, seccomp::ANSWERING, start)?;
     report(channel, &Report::Ready(tool::summary(&filesystem)))?;
     tool::serve(&filesystem, start.xattrs, channel).map_err(|_| Ended::BrokerGone)
@@ -106,24 +109,25 @@ fn answer(channel: &Channel, confined: &Confined, start: &Start) -> Result<(), E
 
 /// Answers what lies on a whole device, until the tool hangs up.
 fn scan(channel: &Channel, confined: &Confined) -> Result<(), Ended> {
-    let device = device(channel, confined)?;
+    let (device, _) = device(channel, confined, false)?;
     narrow(confined, seccomp::ANSWERING)?;
     memory::seal();
     report(channel, &Report::Mapped)?;
     tool::scan(&device, channel).map_err(|_| Ended::BrokerGone)
 }
 
-/// Says that everything else stands, takes the device and maps it.
-fn device(channel: &Channel, confined: &Confined) -> Result<Device, Ended> {
-    report(channel, &Report::Initialized { iomap: false })?;
-    let (range, fd) = order(channel, |order, fd| match order {
-        // Nothing else was agreed upon.
-        Order::Device { range, iomap: None } => Some((range, fd?)),
-        Order::Device { iomap: Some(_), .. } => None,
+/// Says that everything else stands, takes the device and maps it; and by which number the kernel knows a device of the
+/// same range, where it takes mappings.
+fn device(channel: &Channel, confined: &Confined, iomap: bool) -> Result<(Device, Option<u32>), Ended> {
+    report(channel, &Report::Initialized { iomap })?;
+    let (range, known, fd) = order(channel, |order, fd| match order {
+        Order::Device { iomap: Some(_), .. } if !iomap => None,
+        Order::Device { range, iomap } => Some((range, iomap, fd?)),
         Order::Start(_) => None,
     })?;
     let mapped = Device::map(fd, range, confined);
-    Ok(mapped.map_err(|errno| Failed { step: Step::Map, errno: errno.raw_os_error() })?)
+    let device = mapped.map_err(|errno| Failed { step: Step::Map, errno: errno.raw_os_error() })?;
+    Ok((device, known))
 }
 
 /// Installs the last filter, and then reads the first byte of the image.

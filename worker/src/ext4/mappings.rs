@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use super::Filesystem;
+use super::budget::Budget;
 use super::inode::{FileKind, Inode, InodeFlags};
 use super::map::{Mapping, MappingKind};
 use super::units::{BlockNumber, ByteOffset, FileOffset};
@@ -29,11 +30,21 @@ impl Filesystem {
         to: u64,
         take: &mut dyn FnMut(Mapping) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut budget = self.budget();
+        self.mappings_within(inode, from, to, &mut self.budget(), take)
+    }
+
+    fn mappings_within(
+        &self,
+        inode: &Inode,
+        from: FileOffset,
+        to: u64,
+        budget: &mut Budget,
+        take: &mut dyn FnMut(Mapping) -> ControlFlow<()>,
+    ) -> Result<()> {
         let mut at = from.0.saturating_sub(self.superblock().block_size.within_block(from).into());
         let to = self.whole_blocks(to);
         while at < to {
-            let mapping = self.map_within(inode, FileOffset(at), to.saturating_sub(at), &mut budget)?;
+            let mapping = self.map_within(inode, FileOffset(at), to.saturating_sub(at), budget)?;
             // Each turn goes on by at least a byte.
             at = at.saturating_add(mapping.length.max(1));
             if take(mapping).is_break() {
@@ -60,14 +71,15 @@ impl Filesystem {
 
     /// Whether the content of a file is what the device has at its mappings: a regular file without a key, without a tree
     /// that every block has to match, and without a block of which a journal holds a newer copy. One of so many pieces
-    /// that it is not looked through counts as one that is not, where there is such a journal.
-    pub fn is_in_place(&self, inode: &Inode) -> bool {
+    /// that it is not looked through counts as one that is not, where there is such a journal; so does one for which the
+    /// budget is too small.
+    pub fn is_in_place(&self, inode: &Inode, budget: &mut Budget) -> bool {
         let plain = inode.kind == FileKind::Regular && !self.is_sealed(inode) && self.check_key(inode).is_ok();
         if !plain || inode.flags.contains(InodeFlags::INLINE_DATA) || !self.device().has_substitutes() {
             return plain;
         }
         let (mut looks, mut in_place) = (MOST_LOOKED_AT, true);
-        let looked = self.mappings(inode, FileOffset(0), inode.size, &mut |mapping| {
+        let looked = self.mappings_within(inode, FileOffset(0), inode.size, budget, &mut |mapping| {
             looks = looks.saturating_sub(1);
             in_place = looks > 0 && !self.is_substituted(&mapping);
             if in_place { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

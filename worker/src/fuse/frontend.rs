@@ -5,8 +5,11 @@
 //! from the one table in `error.rs`.
 
 use super::attr::{Owner, file_type, unreadable};
+use super::iomap::{self, Agreed, Mapper};
 use super::xattr::{self, Shown};
+use super::{reply, request};
 use crate::error::{Error, Result};
+use crate::ext4::budget::Budget;
 use crate::ext4::dir::DirEntry;
 use crate::ext4::seek::Wanted;
 use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
@@ -16,11 +19,12 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request,
 };
 use lazaret_policy::feature::Incompat;
-use lazaret_policy::message::{Special, Start};
+use lazaret_policy::message::{COOKIES, Special, Start};
 use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,35 +38,89 @@ const MOST_HIDDEN: u32 = 1 << 17;
 
 /// Answers the kernel's requests from a file system.
 pub struct Frontend {
-    filesystem: Arc<OnceLock<Filesystem>>,
+    opened: Arc<Opened>,
+    wants_iomap: bool,
     owner: Owner,
     special: Special,
     xattrs: Shown,
     open_without_asking: bool,
 }
 
+/// What becomes known of a mount after FUSE_INIT.
+#[derive(Default)]
+pub(super) struct Opened {
+    filesystem: OnceLock<Filesystem>,
+    /// The kernel takes mappings: that was agreed in FUSE_INIT.
+    iomap: AtomicBool,
+    /// There is a device for them.
+    mapped: AtomicBool,
+}
+
+impl Opened {
+    pub(super) fn with(filesystem: Filesystem) -> Self {
+        Self { filesystem: OnceLock::from(filesystem), ..Self::default() }
+    }
+
+    /// The file system. Whoever asks before it is there waits.
+    pub(super) fn filesystem(&self) -> &Filesystem {
+        self.filesystem.wait()
+    }
+}
+
 /// Gives a [`Frontend`] its file system once that is open.
-pub struct Opener(Arc<OnceLock<Filesystem>>);
+pub struct Opener {
+    opened: Arc<Opened>,
+    agreed: Option<Agreed>,
+}
 
 impl Opener {
+    /// Whether the kernel may be told where the bytes of files lie ([`Self::map_into`]).
+    pub fn iomap_is_on(&self) -> bool {
+        self.opened.iomap.load(Ordering::Acquire)
+    }
+
+    pub(super) fn agree(&mut self, agreed: Agreed) {
+        self.agreed = Some(agreed);
+    }
+
+    /// From now on the kernel is told so, as of the device that it knows by this number: one of just the file system's
+    /// range. Before the session is spawned. False where it is not on, or there can be no such number.
+    pub fn map_into(&self, device: u32) -> bool {
+        let Some(agreed) = self.agreed.filter(|_| COOKIES.contains(&device)) else { return false };
+        request::answer_by(Mapper::new(Arc::clone(&self.opened), device, agreed));
+        reply::add_to_entries();
+        self.opened.mapped.store(true, Ordering::Release);
+        true
+    }
+
     /// From now on requests are answered; those that came before have waited.
     pub fn open(self, filesystem: Filesystem) {
-        let first = self.0.set(filesystem).is_ok();
+        let first = self.opened.filesystem.set(filesystem).is_ok();
         debug_assert!(first, "an opener is used up by opening");
     }
 }
 
 impl Frontend {
     pub(super) fn new(start: &Start) -> (Self, Opener) {
-        let filesystem = Arc::new(OnceLock::new());
-        let opener = Opener(Arc::clone(&filesystem));
+        let opened = Arc::<Opened>::default();
+        let opener = Opener { opened: Arc::clone(&opened), agreed: None };
         let (owner, xattrs) = (Owner::of(start), Shown::of(start));
         let (special, open_without_asking) = (start.special, start.open_without_asking);
-        (Self { filesystem, owner, special, xattrs, open_without_asking }, opener)
+        (Self { opened, wants_iomap: start.iomap, owner, special, xattrs, open_without_asking }, opener)
     }
 
     fn filesystem(&self) -> &Filesystem {
-        self.filesystem.wait()
+        self.opened.filesystem()
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.opened.mapped.load(Ordering::Relaxed)
+    }
+
+    /// The mark of an inode that the kernel is to ask mappings of; `reply.rs` puts it into other words.
+    fn mark(&self, inode: &Inode, budget: &mut Budget) -> Generation {
+        let mapped = self.is_mapped() && inode.kind == FileKind::Regular;
+        if mapped && iomap::is_mapped(self.filesystem(), inode, budget) { reply::MAPPED } else { Generation(0) }
     }
 
     fn inode(&self, node: INodeNo) -> Result<Arc<Inode>> {
@@ -121,16 +179,16 @@ impl Frontend {
 
     fn list_with_attributes(&self, node: INodeNo, cookie: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
         let directory = self.inode(node)?;
-        let (mut listed, mut hidden) = (false, 0);
+        let (mut listed, mut hidden, mut budget) = (false, 0, self.filesystem().budget());
         let result = self.filesystem().read_dir(&directory, cookie, &mut |entry| {
-            let (attributes, keep) = match self.filesystem().inode(entry.inode) {
+            let (attributes, keep, mark) = match self.filesystem().inode(entry.inode) {
                 Ok(inode) if self.is_hidden(Some(inode.kind)) => return left_out(&mut hidden),
-                Ok(inode) => (self.attributes(&inode), KEEP),
-                Err(_) => (unreadable(entry.inode.value(), entry.kind), FORGET),
+                Ok(inode) => (self.attributes(&inode), KEEP, self.mark(&inode, &mut budget)),
+                Err(_) => (unreadable(entry.inode.value(), entry.kind), FORGET, Generation(0)),
             };
             let name = OsStr::from_bytes(entry.name);
             listed = true;
-            full(reply.add(attributes.ino, entry.cookie, name, &keep, &attributes, Generation(0)))
+            full(reply.add(attributes.ino, entry.cookie, name, &keep, &attributes, mark))
         });
         let result = if hidden > MOST_HIDDEN { Err(Error::Budget) } else { result };
         damage_is_last(listed, result)
@@ -235,12 +293,17 @@ macro_rules! refuse_to_write {
 impl fuser::Filesystem for Frontend {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         super::configure(config, self.xattrs.wanted());
+        let iomap = self.wants_iomap && super::configure_iomap(config);
+        self.opened.iomap.store(iomap, Ordering::Release);
         Ok(())
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.find(parent, name) {
-            Ok(Some(inode)) => reply.entry(&KEEP, &self.attributes(&inode), Generation(0)),
+            Ok(Some(inode)) => {
+                let mark = self.mark(&inode, &mut self.filesystem().budget());
+                reply.entry(&KEEP, &self.attributes(&inode), mark);
+            }
             // Node 0: there is no such name, and the kernel may remember that.
             Ok(None) => reply.entry(&KEEP, &unreadable(0, None), Generation(0)),
             Err(error) => reply.error(answered(self.filesystem(), &error)),
@@ -265,8 +328,12 @@ impl fuser::Filesystem for Frontend {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&Error::ReadOnly));
         }
-        // The first answer speaks for every file: the kernel asks no more. What may be encrypted has to be asked for.
-        if self.open_without_asking && !self.filesystem().superblock().incompat.contains(Incompat::ENCRYPT) {
+        // The first answer speaks for every file: the kernel asks no more. What may be encrypted has to be asked for; and
+        // what is mapped keeps its pages only if that is said each time.
+        if self.open_without_asking
+            && !self.is_mapped()
+            && !self.filesystem().superblock().incompat.contains(Incompat::ENCRYPT)
+        {
             return reply.error(errno(&Error::NotServed));
         }
         match self.inode(node).and_then(|inode| self.filesystem().check_key(&inode)) {

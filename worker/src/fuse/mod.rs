@@ -3,15 +3,20 @@
 //! The session is fuser's. What holds here: FUSE_INIT is answered before the device is there, so the features of the
 //! connection were chosen by code that no image has touched, and the kernel refuses a second answer.
 
+mod abi;
 mod attr;
 mod frontend;
+mod iomap;
 mod reply;
+mod request;
 mod xattr;
 
 pub use frontend::{Frontend, Opener};
+pub use iomap::Mapper;
 pub use reply::{Piece, write_reply};
+pub use request::take_request;
 
-use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
+use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL, Version};
 use lazaret_policy::message::Start;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,17 +34,31 @@ const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_REQUEST_TIMEOUT,
 ];
 
-/// Answers FUSE_INIT on this /dev/fuse. The session takes its first request when it is spawned; the file system that
-/// it serves is given to the opener.
+/// Answers FUSE_INIT on this /dev/fuse, and what a kernel with fuse-iomap asks next. The session takes its first other
+/// request when it is spawned; the file system that it serves is given to the opener.
 pub fn handshake(fuse: OwnedFd, start: &Start) -> io::Result<(Session<Frontend>, Opener)> {
-    let (frontend, opener) = Frontend::new(start);
+    let (frontend, mut opener) = Frontend::new(start);
     reply::ask_for(start.request_timeout);
     let mut config = Config::default();
     config.n_threads = Some(usize::from(start.threads));
     let session = Session::from_fd(frontend, fuse, SessionACL::All, config)?;
     // Also where the kernel was not offered it: no later reply may be taken for this one.
     reply::ask_for(0);
+    if opener.iomap_is_on() {
+        opener.agree(request::agree(&session)?);
+    }
     Ok((session, opener))
+}
+
+/// Takes up fuse-iomap where the kernel has it, and whether it does. The broker has seen that it knows the ioctls: the bit
+/// of FUSE_INIT means something else elsewhere.
+fn configure_iomap(config: &mut KernelConfig) -> bool {
+    let offered = config.kernel_abi() == Version(7, abi::MINOR)
+        && config.add_capabilities(InitFlags::from_bits_retain(abi::INIT_IOMAP)).is_ok();
+    if offered {
+        reply::ask_for_iomap();
+    }
+    offered
 }
 
 /// The connection's features and sizes.

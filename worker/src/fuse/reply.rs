@@ -1,43 +1,55 @@
-//! The reply to FUSE_INIT with the one field that fuser 0.18 knows only as reserved: the seconds after which the kernel
-//! itself ends a connection that leaves a request without an answer (`request_timeout`, Linux 6.15).
+//! The replies to which something is added that fuser 0.18 leaves out: that to FUSE_INIT gets the seconds after which
+//! the kernel itself ends a connection that leaves a request without an answer (`request_timeout`, Linux 6.15), and the
+//! minor version that fuse-iomap asks for; those that make an inode known to the kernel get the flags of its attributes.
 //!
-//! What holds here: only the first reply is changed, which is written before any byte of the image is near; every other
-//! goes out as it is. The kernel keeps the promise also where a lost worker only pretends to be at work.
+//! What holds here: only replies of these kinds are changed, told by what was asked and never by their bytes; every other
+//! goes out as it is, and nobody looks at what is in it. FUSE_INIT is answered before any byte of the image is near. The
+//! kernel keeps the promise of the timeout also where a lost worker only pretends to be at work.
 #![expect(unsafe_code, reason = "takes the place of libc's writev, whose arguments are pointers")]
 
-use rustix::io::{IoSlice, writev};
+use super::abi::{ATTR_MAPPED, MINOR, OutHeader, entry, request};
+use super::request::answering;
+use crate::error::Error;
+use fuser::Generation;
+use rustix::io::{Errno, IoSlice, writev};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use zerocopy::IntoBytes;
 
-/// `struct fuse_init_out`: its length, and where `flags2` and `request_timeout` lie (include/uapi/linux/fuse.h).
+/// What the frontend says of an inode that the kernel is to ask mappings of, in the one number of an entry that it has no
+/// other use for. It stands in no reply.
+pub(super) const MAPPED: Generation = Generation(1);
+
+/// `struct fuse_init_out`: its length, and where `minor`, `flags2` and `request_timeout` lie (include/uapi/linux/fuse.h).
 const LENGTH: usize = 64;
+const INIT_MINOR: usize = 4;
 const FLAGS2: usize = 32;
 const REQUEST_TIMEOUT: usize = 40;
 /// Bit 42 of the flags, the way fuser was told it.
 const HAS_TIMEOUT: u32 = 1 << (42 - 32);
 
-/// What the next reply to FUSE_INIT is to ask for, in seconds.
-static SECONDS: AtomicU16 = AtomicU16::new(0);
-
-/// Puts [`write_reply`] in the place of libc's `writev`, by which fuser answers; a worker's `main.rs` says it once.
-#[macro_export]
-macro_rules! request_timeout {
-    () => {
-        #[cfg(not(test))]
-        #[unsafe(no_mangle)]
-        unsafe extern "C" fn writev(fd: i32, pieces: *const $crate::fuse::Piece, count: i32) -> isize {
-            // SAFETY: the caller's promises are those of writev(2).
-            unsafe { $crate::fuse::write_reply(fd, pieces, count) }
-        }
-    };
-}
+/// What is to be added: the seconds for the next reply to FUSE_INIT, and the other two.
+static ADDED: AtomicU32 = AtomicU32::new(0);
+const SECONDS: u32 = u16::MAX as u32;
+const IOMAP: u32 = 1 << 16;
+const ENTRIES: u32 = 1 << 17;
 
 /// A `struct iovec`.
 pub type Piece = libc::iovec;
 
-/// From now on the first reply to FUSE_INIT asks for this. 0: for nothing.
+/// From now on the first reply to FUSE_INIT asks for this many seconds. 0: for nothing.
 pub(super) fn ask_for(seconds: u16) {
-    SECONDS.store(seconds, Ordering::Release);
+    ADDED.store(seconds.into(), Ordering::Release);
+}
+
+/// The reply to FUSE_INIT that is about to go out is one to a kernel with fuse-iomap.
+pub(super) fn ask_for_iomap() {
+    ADDED.fetch_or(IOMAP, Ordering::AcqRel);
+}
+
+/// From now on the kernel is told of inodes that are [`MAPPED`].
+pub(super) fn add_to_entries() {
+    ADDED.fetch_or(ENTRIES, Ordering::AcqRel);
 }
 
 /// writev(2).
@@ -52,36 +64,85 @@ pub unsafe fn write_reply(fd: i32, pieces: *const Piece, count: i32) -> isize {
         let pieces = if count == 0 { &[] } else { std::slice::from_raw_parts(pieces.cast::<IoSlice<'_>>(), count) };
         (BorrowedFd::borrow_raw(fd), pieces)
     };
-    let seconds = SECONDS.load(Ordering::Acquire);
-    let sent = match pieces {
-        [head, reply] if seconds > 0 => match with_timeout(reply, seconds) {
+    let sent = match (pieces, ADDED.load(Ordering::Acquire)) {
+        (_, 0) => writev(fd, pieces),
+        ([head, reply], added) if added & (SECONDS | IOMAP) > 0 => match init(reply, added) {
             Some(reply) => {
                 ask_for(0);
                 writev(fd, &[*head, IoSlice::new(&reply)])
             }
             None => writev(fd, pieces),
         },
+        ([head, reply], _) => match answering() {
+            request::LOOKUP => write_entry(fd, *head, reply),
+            request::READDIRPLUS => write_list(fd, *head, reply),
+            _ => writev(fd, pieces),
+        },
         _ => writev(fd, pieces),
     };
-    match sent {
-        Ok(length) => isize::try_from(length).unwrap_or(isize::MAX),
-        Err(errno) => {
-            // SAFETY: libc's errno of this thread is always there.
-            unsafe { *libc::__errno_location() = errno.raw_os_error() };
-            -1
-        }
-    }
+    sent.map_or_else(failed, |length| isize::try_from(length).unwrap_or(isize::MAX))
 }
 
-/// The same reply with the field, if it is one that has it.
-fn with_timeout(reply: &[u8], seconds: u16) -> Option<[u8; LENGTH]> {
+/// What libc's functions return when they fail.
+pub(super) fn failed(errno: Errno) -> isize {
+    // SAFETY: libc's errno of this thread is always there.
+    unsafe { *libc::__errno_location() = errno.raw_os_error() };
+    -1
+}
+
+/// The reply to FUSE_INIT with what it has a place for, if it is one.
+fn init(reply: &[u8], added: u32) -> Option<[u8; LENGTH]> {
     let mut reply = <[u8; LENGTH]>::try_from(reply).ok()?;
     let flags = reply.get(FLAGS2..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))?;
-    if flags & HAS_TIMEOUT == 0 {
-        return None;
+    let (timeout, iomap) = (flags & HAS_TIMEOUT > 0 && added & SECONDS > 0, added & IOMAP > 0);
+    if timeout {
+        let seconds = u16::try_from(added & SECONDS).ok()?;
+        *reply.get_mut(REQUEST_TIMEOUT..)?.first_chunk_mut()? = seconds.to_ne_bytes();
     }
-    *reply.get_mut(REQUEST_TIMEOUT..)?.first_chunk_mut()? = seconds.to_ne_bytes();
-    Some(reply)
+    if iomap {
+        *reply.get_mut(INIT_MINOR..)?.first_chunk_mut()? = MINOR.to_ne_bytes();
+    }
+    (timeout || iomap).then_some(reply)
+}
+
+fn write_entry(fd: BorrowedFd<'_>, head: IoSlice<'_>, reply: &[u8]) -> Result<usize, Errno> {
+    let Ok(mut reply) = <[u8; entry::LENGTH]>::try_from(reply) else {
+        return writev(fd, &[head, IoSlice::new(reply)]);
+    };
+    say_mapped(&mut reply);
+    writev(fd, &[head, IoSlice::new(&reply)])
+}
+
+fn write_list(fd: BorrowedFd<'_>, head: IoSlice<'_>, reply: &[u8]) -> Result<usize, Errno> {
+    let mut list = Vec::new();
+    if list.try_reserve_exact(reply.len()).is_err() {
+        // Whoever waits for the list is told that there is none.
+        let unique = head.get(8..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        let error = -Errno::from(&Error::OutOfMemory).raw_os_error();
+        let head = OutHeader { len: 16, error, unique };
+        return writev(fd, &[IoSlice::new(head.as_bytes())]);
+    }
+    list.extend_from_slice(reply);
+    let mut rest = &mut list[..];
+    // Each turn goes on by an entry at least.
+    while say_mapped(rest) {
+        let Some(length) = rest.get(entry::NAME_LENGTH..).and_then(|rest| rest.first_chunk()) else { break };
+        let name = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
+        let next = entry::NAME.saturating_add(name).checked_next_multiple_of(8);
+        rest = next.and_then(|next| rest.get_mut(next..)).unwrap_or_default();
+    }
+    writev(fd, &[head, IoSlice::new(&list)])
+}
+
+/// Turns the frontend's mark at an entry into the flags that it stands for. False where there is no entry.
+fn say_mapped(reply: &mut [u8]) -> bool {
+    let Some(reply) = reply.first_chunk_mut::<{ entry::LENGTH }>() else { return false };
+    let mark = reply[entry::GENERATION..].first_chunk_mut().filter(|mark| **mark == MAPPED.0.to_ne_bytes());
+    if let Some(mark) = mark {
+        *mark = [0; 8];
+        reply[entry::FLAGS..].copy_from_slice(&ATTR_MAPPED.to_ne_bytes());
+    }
+    true
 }
 
 #[cfg(test)]
@@ -92,12 +153,12 @@ mod tests {
     fn only_a_reply_that_offers_it_gets_the_timeout() {
         let mut reply = [7; LENGTH];
         reply[FLAGS2..FLAGS2 + 4].copy_from_slice(&HAS_TIMEOUT.to_ne_bytes());
-        let changed = with_timeout(&reply, 300).unwrap();
+        let changed = init(&reply, 300).unwrap();
         assert_eq!(changed[REQUEST_TIMEOUT..REQUEST_TIMEOUT + 2], 300_u16.to_ne_bytes());
         assert!((0..LENGTH).filter(|at| changed[*at] != reply[*at]).all(|at| (40..42).contains(&at)));
         reply[FLAGS2..FLAGS2 + 4].copy_from_slice(&(!HAS_TIMEOUT).to_ne_bytes());
-        assert!(with_timeout(&reply, 300).is_none());
-        assert!(with_timeout(&reply[1..], 300).is_none());
+        assert!(init(&reply, 300).is_none());
+        assert!(init(&reply[1..], 300).is_none());
     }
 
     #[test]
