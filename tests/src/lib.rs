@@ -21,6 +21,7 @@
 //! - [`fuzz`]: the targets of the fuzzers, and what must hold whatever the input is.
 //! - [`fusectl`]: the kernel's view of every FUSE connection, and its switch.
 //! - [`bare`], [`unprivileged`]: the program as nobody, where there is next to nothing, and where there is what a desktop has.
+//! - [`double`]: a kernel with fuse-iomap.
 //! - [`disk`]: a whole disk with partitions, and damage to its table.
 //! - [`evil`]: a worker that is already lost, and what it tries.
 //! - [`debian`], [`package`]: a Debian for the daemons of a desktop, also with systemd, and the package that goes into it.
@@ -41,6 +42,7 @@ pub mod damage;
 pub mod debian;
 pub mod digest;
 pub mod disk;
+pub mod double;
 pub mod evil;
 pub mod evil_disk;
 pub mod exchange;

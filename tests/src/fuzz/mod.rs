@@ -11,7 +11,7 @@
 //! - [`grammar`], [`dictionary`], [`mutator`]: the fields and numbers of the format, read from the worker's source, and
 //!   what is done to them.
 //! - [`changing`]: a device that answers otherwise the next time; [`disk`]: partition tables.
-//! - [`requests`], [`messages`]: what the kernel and the broker send.
+//! - [`requests`], [`mappings`], [`messages`]: what the kernel and the broker send.
 
 pub mod changing;
 pub mod corpus;
@@ -19,6 +19,7 @@ pub mod dictionary;
 pub mod disk;
 pub mod grammar;
 pub mod image;
+pub mod mappings;
 pub mod messages;
 pub mod mutator;
 pub mod requests;

@@ -12,7 +12,7 @@ use super::scratch::Scratch;
 use super::stock::stock;
 use super::tour::{self, Wishes};
 use super::window::{WINDOWS, settings};
-use super::{changing, disk, messages, mutator, requests};
+use super::{changing, disk, mappings, messages, mutator, requests};
 use crate::heap::most_held;
 use crate::mutate::random::Random;
 
@@ -51,13 +51,14 @@ static STRUCTURES: [Target; WINDOWS.len()] = windows![
 ];
 
 /// The others.
-static OTHERS: [Target; 9] = [
+static OTHERS: [Target; 10] = [
     Target { name: "mbr", run: disk::run_mbr, mutate: disk::mutate_mbr, seeds: disk::mbr_seeds },
     Target { name: "gpt", run: disk::run_gpt, mutate: disk::mutate_gpt, seeds: disk::gpt_seeds },
     Target { name: "image", run: whole, mutate: mutator::recipe, seeds: recipes },
     Target { name: "check", run: checked, mutate: mutator::recipe, seeds: recipes },
     Target { name: "changing", run: changing::run, mutate: mutator::recipe, seeds: recipes },
     Target { name: "requests", run: requests::requests, mutate: requests::mutate, seeds: requests::seeds },
+    Target { name: "mappings", run: mappings::run, mutate: mappings::mutate, seeds: mappings::seeds },
     Target { name: "orders", run: messages::orders, mutate: bytes, seeds: messages::order_seeds },
     Target { name: "reports", run: messages::reports, mutate: bytes, seeds: messages::report_seeds },
     Target { name: "questions", run: messages::questions, mutate: bytes, seeds: messages::question_seeds },
