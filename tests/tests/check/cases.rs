@@ -86,7 +86,7 @@ pub(crate) const CASES: &[Case] = &[
     line!("a device of some size", "SpecialFile", "sif /special/character-1-3 size 5"),
     line!("a FIFO with extents", "SpecialFile", "sif /special/fifo flags 0x80000"),
     line!("a link that is too short", "SymlinkTarget", "sif /symlinks/of-58 size 30"),
-    line!("a link of some GiB", "SymlinkTarget", "sif /symlinks/of-58 size_high 1"),
+    line!("a link of some GiB", "SymlinkTarget", "sif /symlinks/of-58 size 0x10000003a"),
     line!("a link without a target", "SymlinkTarget", "sif /symlinks/of-255 size 0"),
     line!("data in the superblock's group", "BlockNotSystem", "sif /sizes/65536 block[5] 1"),
     line!("an extent without blocks", "ExtentLength", "sif /sizes/65536 block[4] 0"),
@@ -184,7 +184,7 @@ pub(crate) const CASES: &[Case] = &[
         superblock::change(image, |bytes| bytes[0xd0] = 1)
     }),
     damaged("a journal of two file systems", PLAIN, "JournalAlone", |victim, _| victim.write("<8>", 0, 0x43, &[2])),
-    damaged("a journal that no feature speaks of, where there is none", "ext2", "JournalInode", |_, image| {
+    damaged("a journal that no feature speaks of, where there is none", "ext2", "ReservedInode", |_, image| {
         superblock::change(image, |bytes| superblock::set(bytes, 0xe0, 8))
     }),
     Case {
