@@ -50,11 +50,11 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Takes less than a quarter of the bytes that `memory` grants, and none if nothing is to be kept.
-    pub(super) fn new(size: BlockSize, memory: u64, keeps: bool) -> Self {
+    pub(super) fn new(size: BlockSize, inode_size: u16, memory: u64, keeps: bool) -> Self {
         // An entry takes 12 bytes on the disk.
         let node = size.length().div_ceil(12).saturating_mul(size_of::<Entry>());
-        // What an inode has on the heap is shorter than a block, and seldom longer than what it has outside.
-        let inode = size_of::<Inode>().saturating_mul(2);
+        // What an inode has on the heap is shorter than the inode on the disk.
+        let inode = size_of::<Inode>().saturating_add(inode_size.into());
         let fitting = |share: u32, each: usize| {
             let bytes = memory.checked_shr(share).unwrap_or(0).checked_div(u64_from(each)).unwrap_or(0);
             usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -193,17 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_within_its_share_of_the_memory_at_every_block_size() {
+    fn it_stays_within_its_share_of_the_memory_at_every_size() {
         for memory in [8 << 20, 64 << 20, 1 << 30] {
-            for log in 0..=6 {
+            for (log, inode_size) in
+                (0..=6).flat_map(|log| (7..=(10 + log).min(15)).map(move |bits| (log, 1_u16 << bits)))
+            {
                 let size = BlockSize::from_log(log).unwrap();
-                let kept = Kept::new(size, memory, true);
+                let kept = Kept::new(size, inode_size, memory, true);
                 let nodes = kept.nodes.count * WAYS * (size.length() / 12) * size_of::<Entry>();
                 let blocks = kept.blocks.count * WAYS * size.length();
-                let inodes = kept.inodes.count * WAYS * 2 * size_of::<Inode>();
+                let inodes = kept.inodes.count * WAYS * (size_of::<Inode>() + usize::from(inode_size));
                 let groups = kept.groups.count * size_of::<Mutex<Set<GroupNumber, GroupDescriptor>>>();
-                assert!(((nodes + blocks + inodes + groups) as u64) < memory / 4, "{log}, {memory}");
-                assert!(kept.inodes.count > 9);
+                assert!(((nodes + blocks + inodes + groups) as u64) < memory / 4, "{log}, {inode_size}, {memory}");
+                assert!(kept.inodes.count > 9 || inode_size > 1024);
             }
         }
     }

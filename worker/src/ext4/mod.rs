@@ -143,7 +143,7 @@ impl Filesystem {
         let mut fs = Self::open_unrecovered(device, settings)?;
         fs.replayed = recovered.finish(&mut fs)?;
         // Nor does what was read on the way.
-        fs.kept = Kept::new(fs.superblock.block_size, settings.memory, settings.keeps);
+        fs.kept = Kept::new(fs.superblock.block_size, fs.superblock.inode_size, settings.memory, settings.keeps);
         Ok(fs)
     }
 
@@ -161,7 +161,7 @@ impl Filesystem {
         let superblock = Superblock::read(&device, settings)?;
         let verifier = Verifier::new(&superblock, settings.checksum);
         let (zone, totals) = SystemZone::survey(&device, &superblock).ok_or(Refusal::OutOfMemory)?;
-        let kept = Kept::new(superblock.block_size, settings.memory, settings.keeps);
+        let kept = Kept::new(superblock.block_size, superblock.inode_size, settings.memory, settings.keeps);
         let (replayed, changes) = (Replayed::default(), Changes::default());
         let journal_blocks = 0;
         let mut fs =
