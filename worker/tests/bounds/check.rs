@@ -1,5 +1,8 @@
 //! A check of images that claim far more than there is: it ends as soon as it would on a sound image of their length.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use lazaret_policy::corruption::Rule;
 use lazaret_policy::message::CheckCounts;
 use lazaret_worker::ext4::check::Check;
@@ -123,4 +126,30 @@ fn values_that_are_shared_without_end() {
         }
     });
     assert_eq!(ended.map(|counts| counts.damage), Err(Error::Budget));
+}
+
+/// The inode for resizing has three levels of pointers, and those of each name one block.
+#[test]
+fn one_block_for_all_that_is_kept_for_resizing() {
+    let mut image = hostile(|_| ());
+    let blocks: Vec<u64> = space(&image)[..4].to_vec();
+    for pair in blocks.windows(2) {
+        let all = u32::try_from(pair[1]).unwrap().to_le_bytes().repeat(256);
+        image.write((pair[0] << 10) as usize, &all);
+    }
+    let (number, third) = (InodeNumber::new(7).unwrap(), blocks[2] << 10);
+    image.break_inode(number, 0, &0o100_600_u16.to_le_bytes());
+    image.break_inode(number, 40 + 14 * 4, &u32::try_from(blocks[0]).unwrap().to_le_bytes());
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (bytes, count) = (std::mem::take(&mut image.bytes), Arc::clone(&reads));
+    let device = Device::answered(bytes.len() as u64, move |offset, out| {
+        count.fetch_add(usize::from((offset..offset + out.len() as u64).contains(&third)), Ordering::Relaxed);
+        out.copy_from_slice(&bytes[offset as usize..][..out.len()]);
+        true
+    });
+    let fs = Filesystem::open(device, Settings::default()).unwrap();
+    let (counts, rules) = checked("the inode for resizing", &fs);
+    assert!(rules.contains(&Rule::BlockOnce), "{counts:?}");
+    let reads = reads.load(Ordering::Relaxed);
+    assert!((256..300).contains(&reads), "a block was read {reads} times");
 }

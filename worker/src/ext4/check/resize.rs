@@ -25,8 +25,22 @@ struct Pointer {
     block: BlockNumber,
 }
 
-/// What is left of the blocks of pointers that may be read.
-struct Left(u64);
+/// What a walk may still do.
+struct Left {
+    /// Blocks of pointers that it may read.
+    blocks: u64,
+    /// Pointers that it may visit: of a sound file system no two name one block.
+    pointers: u64,
+}
+
+impl Left {
+    /// Whether there was one left to take.
+    fn take(left: &mut u64) -> bool {
+        let rest = left.checked_sub(1);
+        *left = rest.unwrap_or(0);
+        rest.is_some()
+    }
+}
 
 impl Check<'_> {
     /// The inode for resizing has one doubly indirect block, and behind it the blocks that are reserved for descriptors:
@@ -44,14 +58,16 @@ impl Check<'_> {
         let attributes = self.attributes(inode)?.clusters;
         let (mut blocks, mut last) = (attributes, None);
         let found = self.findings.counts.damage;
-        self.follow(raw, &mut |check, pointer| {
+        // One block of pointers and, named in it, one for each block that is reserved.
+        let most = u64_from(self.fs.superblock().block_size.length() >> 2).saturating_add(2);
+        self.follow(raw, most, &mut |check, pointer| {
             if !check.holds_inside(inode.number, pointer.block) {
                 return Ok(false);
             }
             blocks = blocks.saturating_add(1);
             match pointer.level {
                 0 => last = Some(pointer.first),
-                2 => check.claim(inode.number, pointer.block)?,
+                2 => return check.claim(inode.number, pointer.block),
                 _ => (),
             }
             Ok(true)
@@ -68,7 +84,8 @@ impl Check<'_> {
 
     /// The blocks of the list of bad blocks: none is in use otherwise, but the room for descriptors, which nobody reads.
     pub(super) fn bad_blocks(&mut self, number: InodeNumber, raw: &format::Inode) -> Result<()> {
-        self.follow(raw, &mut |check, pointer| {
+        let most = self.fs.superblock().blocks;
+        self.follow(raw, most, &mut |check, pointer| {
             if !check.holds_inside(number, pointer.block) {
                 return Ok(false);
             }
@@ -104,22 +121,24 @@ impl Check<'_> {
         inside
     }
 
-    fn claim(&mut self, inode: InodeNumber, block: BlockNumber) -> Result<()> {
-        if self.clusters.mark_blocks(block, 1)?.is_some() {
-            self.findings.damage(Rule::BlockOnce, Place::Claim { inode: inode.value(), block: block.0 });
-        }
-        Ok(())
+    /// Takes a block for an inode, and says whether it was free.
+    fn claim(&mut self, inode: InodeNumber, block: BlockNumber) -> Result<bool> {
+        let free = self.clusters.mark_blocks(block, 1)?.is_none();
+        self.findings.hold(free, Rule::BlockOnce, Place::Claim { inode: inode.value(), block: block.0 });
+        Ok(free)
     }
 
-    /// Visits every pointer, and goes down where `visit` says so.
+    /// Visits every pointer, and goes down where `visit` says so, into so many blocks at the most.
     fn follow(
         &mut self,
         raw: &format::Inode,
+        most: u64,
         visit: &mut dyn FnMut(&mut Self, &Pointer) -> Result<bool>,
     ) -> Result<()> {
         let pointers: Vec<u32> = raw.i_block.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect();
         let (direct, levels) = pointers.split_at_checked(12).unwrap_or_default();
-        let (mut first, mut left) = (0, Left(self.fs.superblock().blocks));
+        let blocks = self.fs.superblock().blocks;
+        let (mut first, mut left) = (0, Left { blocks: most.min(blocks), pointers: blocks });
         self.row(direct, 0, &mut first, &mut left, visit)?;
         for (&pointer, level) in levels.iter().zip(1..) {
             self.row(&[pointer], level, &mut first, &mut left, visit)?;
@@ -141,16 +160,17 @@ impl Check<'_> {
             let begin = *first;
             *first = begin.saturating_add(each);
             let pointer = Pointer { level, first: begin, block: BlockNumber(pointer.into()) };
-            if pointer.block.0 == 0 || !visit(self, &pointer)? {
+            if pointer.block.0 == 0 {
                 continue;
             }
-            let Some(below) = level.checked_sub(1) else { continue };
-            let Some(rest) = left.0.checked_sub(1) else {
-                // Some are read more than once.
+            let down = Left::take(&mut left.pointers).then(|| visit(self, &pointer)).transpose()?;
+            let below = level.checked_sub(1).filter(|_| down != Some(false));
+            if down.is_none() || below.is_some() && !Left::take(&mut left.blocks) {
+                // Some block is named more than once.
                 self.findings.damage(Rule::BlockOnce, Place::Claim { inode: 0, block: pointer.block.0 });
                 return Ok(());
-            };
-            left.0 = rest;
+            }
+            let Some(below) = below else { continue };
             self.spend(1);
             let mut within = begin;
             let row = self.pointers(pointer.block)?;
