@@ -39,13 +39,13 @@ pub(crate) fn select(source: &mut Source, options: &Options, signals: &Signals) 
 }
 
 /// Limits the source to the file system that is meant, and to no byte more than its superblock says it has: for what is to
-/// be handed to the kernel. Where none is found the source stays as it is, and whoever opens it says why.
-pub(crate) fn narrow(source: &mut Source, options: &Options, signals: &Signals) -> Result<(), Failure> {
+/// be handed to the kernel. False where none is found: then the source stays as it is.
+pub(crate) fn narrow(source: &mut Source, options: &Options, signals: &Signals) -> Result<bool, Failure> {
     let layout = look(source, options, signals)?;
     let (range, volume) = match &layout.whole {
         Some(volume) if options.part.is_none() => (source.whole(), Some(volume)),
         _ => match layout.choose(options.part.as_deref()) {
-            Err(_) if options.part.is_none() => return Ok(()),
+            Err(_) if options.part.is_none() => return Ok(false),
             chosen => {
                 let partition = chosen?;
                 (Range { offset: partition.offset, length: partition.length }, layout.volume(partition))
@@ -54,7 +54,8 @@ pub(crate) fn narrow(source: &mut Source, options: &Options, signals: &Signals) 
     };
     // Another superblock than the first may say something else.
     let length = volume.filter(|_| options.superblock.is_none()).and_then(Volume::length);
-    source.limit(Range { length: length.map_or(range.length, |length| length.min(range.length)), ..range })
+    source.limit(Range { length: length.map_or(range.length, |length| length.min(range.length)), ..range })?;
+    Ok(true)
 }
 
 /// After a worker has refused the whole source: limits it to the partition that is meant. False if the refusal stands.

@@ -113,8 +113,14 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>
     let open = if options.blkdev { Source::open_for_kernel } else { Source::open };
     let mut source = ManuallyDrop::new(open(&arguments.source)?);
     let mountpoint = Mountpoint::open(&arguments.mountpoint)?;
+    let plain;
+    let mut options = options;
     if options.iomap.is_wanted() {
-        layout::narrow(&mut source, options, &signals)?;
+        if !layout::narrow(&mut source, options, &signals)? {
+            options.iomap.do_without(&arguments.source, "no file system was found to make a device of")?;
+            plain = Options { iomap: Wanted::No, ..options.clone() };
+            options = &plain;
+        }
     } else if options.part.is_some() {
         layout::select(&mut source, options, &signals)?;
     }
