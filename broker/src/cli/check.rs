@@ -12,7 +12,7 @@ use crate::tool;
 use crate::warning;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lazaret_policy::corruption::{Corruption, Place};
-use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Replayed, Severity};
+use lazaret_policy::message::{Answer, Ask, CheckCounts, Checked, Finding, Refusal, Replayed, Severity};
 use lazaret_policy::verdict;
 use lazaret_policy::warning::Warnings;
 use rustix::io::Errno;
@@ -92,6 +92,10 @@ fn check(arguments: &Arguments, options: &Options) -> Result<Outcome, Failure> {
             // What is so damaged that it does not open was found with one look.
             let corruption = verdict::damage(refusal).ok_or_else(|| refusal::failure(refusal))?;
             outcome.findings.push(Finding { corruption, severity: Severity::Damage });
+            // How to go on.
+            if matches!(refusal, Refusal::SuperblockLost { .. }) {
+                outcome.warnings.push(refusal::failure(refusal).to_string());
+            }
             outcome.counts.damage = 1;
             return Ok(outcome);
         }
