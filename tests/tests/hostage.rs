@@ -17,7 +17,7 @@ use lazaret_tests::fusectl::Fusectl;
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{kill, runs, signal};
 use lazaret_tests::prove::Figures;
-use lazaret_tests::requirement::{self, TRACED, proof};
+use lazaret_tests::requirement::{self, Requirement, TRACED, proof};
 use lazaret_tests::strike::{self, Call, Struck, Whose};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, leftover, recipe};
@@ -33,7 +33,6 @@ type Test = fn(&Path, &Path) -> Result<Figures>;
 const TESTS: &[(&str, Test)] = &[
     ("a stopped worker frees its clients in time", |image, point| silent(image, point, &strike::stop)),
     ("a spinning worker frees its clients in time", |image, point| silent(image, point, &strike::make_spin)),
-    ("a worker that pretends to work is ended by the kernel, and its mount by the broker", pretending),
     ("a connection that is aborted ends the mount", aborted),
     ("an abort that nobody notices is found", abort_is_not_noticed),
     ("a client of a silent worker is killed and its worker ended in time", killed_client),
@@ -47,11 +46,25 @@ const TESTS: &[(&str, Test)] = &[
     ("a start that is held up keeps no other mount alive", held_up),
 ];
 
+/// For a connection that the kernel ends by itself.
+const BY_KERNEL: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Fuse,
+    Requirement::Loop,
+    Requirement::KernelExt4,
+    Requirement::Tool("mke2fs"),
+    Requirement::Tool("losetup"),
+    Requirement::Tool("strace"),
+    Requirement::Kernel(6, 15),
+];
+
 fn main() {
     requirement::main(|workshop| {
         let trial =
             |(name, test): &'static (&str, Test)| proof("P14", *name, TRACED, workshop, |w| one(name, *test, w));
-        TESTS.iter().map(trial).collect()
+        let name = "a worker that pretends to work is ended by the kernel, and its mount by the broker";
+        let by_kernel = proof("P14", name, BY_KERNEL, workshop, |w| one(name, pretending, w));
+        TESTS.iter().map(trial).chain([by_kernel]).collect()
     })
 }
 
@@ -177,10 +190,6 @@ impl Drop for Foreground {
 /// every 15 seconds, and grants none less than that; the worker does not end by itself then.
 fn pretending(image: &Path, point: &Path) -> Result<Figures> {
     const LOOKS: u64 = 15;
-    if !Path::new("/proc/sys/fs/fuse/max_request_timeout").exists() {
-        println!("this kernel ends no connection by itself (Linux 6.15)");
-        return Ok(vec![]);
-    }
     let (front, mount) = Foreground::mount(image, point, "timeout=2")?;
     strike::make_pretend(mount.worker.pid)?;
     let start = Instant::now();

@@ -100,7 +100,10 @@ impl Place {
 
     /// Demands that nothing is left of a mount.
     fn nothing(&self) -> Result {
-        self.comes("! grep lazaret /proc/self/mountinfo; test -z \"$(ls /run/media 2>&1 | grep -v 'No such')\"", GONE)?;
+        self.comes(
+            "! grep -q lazaret /proc/self/mountinfo && test -z \"$(ls /run/media 2>&1 | grep -v 'No such')\"",
+            GONE,
+        )?;
         self.comes(
             "for one in /proc/[0-9]*/exe; do case $(readlink $one) in */lazaret-worker*) exit 1; esac; done",
             GONE,
