@@ -74,7 +74,7 @@ sh vm/guest "$$programs"
 endef
 export GUEST
 
-vm: TOOLS += qemu-system-x86_64=qemu-system-x86 busybox=busybox-static depmod=kmod cpio=cpio
+vm: TOOLS += qemu-system-x86_64=qemu-system-x86 busybox=busybox-static depmod=kmod cpio=cpio pgrep=procps xz=xz-utils
 vm: tools
 	cargo build --workspace $(PROFILE)
 	test=$$(cargo test --no-run $(PROFILE) --package lazaret-tests --test limits --message-format json |

@@ -1,4 +1,4 @@
-//! What the kernel holds a mapping to, word for word: `fuse_iomap_check_mapping`, `fuse_iomap_begin_validate` and what an
+//! What the kernel holds a mapping to, rule for rule: `fuse_iomap_check_mapping`, `fuse_iomap_begin_validate` and what an
 //! upsert is held to besides.
 
 use super::wire::{DELALLOC, HOLE, INLINE, Io, MAPPED, NOCACHE, NULL_ADDR, PURE_OVERWRITE, RETRY_CACHE, UNWRITTEN};

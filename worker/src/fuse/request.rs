@@ -6,7 +6,7 @@
 //! or only by fuser; and nothing is allocated.
 //!
 //! It was chosen by measuring, against threads that stand between /dev/fuse and fuser with a pair of sockets. Of a request
-//! that fuser answers, by the CPU time of both ends (median of 7 runs on a loaded machine): 2 system calls and one copy of
+//! that fuser answers, by the CPU time of both ends (median of 7 runs on a busy machine): 2 system calls and one copy of
 //! the answer against 6 and 3; 14.8 µs against 32.5 with an answer of 80 bytes, 22.8 against 54.3 with one of 128 KiB.
 //! Doing without fuser is 2 calls and one copy as well, and some 1 500 lines that it has and we have not.
 #![expect(unsafe_code, reason = "takes the place of libc's read, whose arguments are a pointer and a length")]
