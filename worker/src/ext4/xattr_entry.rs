@@ -37,13 +37,19 @@ pub(super) enum Value<'a> {
 
 /// The entries that begin `first` bytes into a place. Their values are counted from its begin.
 pub(super) fn entries(place: &[u8], first: usize) -> Result<Vec<Entry<'_>>, Rule> {
-    let entries = laid_out(place, first)?;
-    entries.iter().try_for_each(|entry| check_name(entry.index, entry.name))?;
-    Ok(entries)
+    walk(place, first, check_name)
 }
 
 /// The same whatever their names are.
 pub(super) fn laid_out(place: &[u8], first: usize) -> Result<Vec<Entry<'_>>, Rule> {
+    walk(place, first, |_, _| Ok(()))
+}
+
+fn walk(
+    place: &[u8],
+    first: usize,
+    check_name: impl Fn(u8, &[u8]) -> Result<(), Rule>,
+) -> Result<Vec<Entry<'_>>, Rule> {
     let mut rest = place.get(first..).ok_or(Rule::XattrEntry)?;
     let mut found = Vec::new();
     // Each turn takes at least 16 bytes.
@@ -51,6 +57,7 @@ pub(super) fn laid_out(place: &[u8], first: usize) -> Result<Vec<Entry<'_>>, Rul
         let (raw, behind) = format::XattrEntry::ref_from_prefix(rest).map_err(|_| Rule::XattrEntry)?;
         let length = usize::from(raw.e_name_len);
         let name = behind.get(..length).ok_or(Rule::XattrEntry)?;
+        check_name(raw.e_name_index, name)?;
         found.push((raw, name));
         rest = behind.get(length.next_multiple_of(4)..).ok_or(Rule::XattrEntry)?;
     }
