@@ -166,12 +166,7 @@ impl Filesystem {
         }
         let holder = self.any_inode(number)?;
         let place = Place::Inode(number.value());
-        let is_holder = holder.flags.contains(InodeFlags::EA_INODE)
-            && !holder.flags.contains(InodeFlags::INLINE_DATA)
-            && holder.kind == FileKind::Regular
-            && holder.body.is_none()
-            && holder.attribute_block.is_none();
-        if !is_holder {
+        if !is_holder(&holder) {
             return Err(Error::corrupt(Rule::XattrInode, place));
         }
         if holder.size != u64::from(size) {
@@ -190,8 +185,28 @@ impl Filesystem {
             let hash = crc32c(self.verifier().seed(), &value);
             self.verifier().judge(hash == stored && entry.has_hash_of(hash), Rule::XattrHash, place)?;
         }
+        // Last, for a check: with all else right it is no damage to e2fsck.
+        if has_attributes(&holder) {
+            return Err(Error::corrupt(Rule::XattrInode, place));
+        }
         Ok(value)
     }
+
+    /// Whether an inode for a value lacks nothing to be one but that it has attributes itself.
+    pub(super) fn is_value_with_attributes(&self, holder: InodeNumber) -> bool {
+        self.any_inode(holder).is_ok_and(|holder| is_holder(&holder) && has_attributes(&holder))
+    }
+}
+
+/// Whether an inode is made for a value.
+fn is_holder(inode: &Inode) -> bool {
+    inode.flags.contains(InodeFlags::EA_INODE)
+        && !inode.flags.contains(InodeFlags::INLINE_DATA)
+        && inode.kind == FileKind::Regular
+}
+
+fn has_attributes(inode: &Inode) -> bool {
+    inode.body.is_some() || inode.attribute_block.is_some()
 }
 
 /// Visits those that a system call can reach.

@@ -95,13 +95,21 @@ impl Check<'_> {
                         {
                             self.findings.notice(found.rule, found.place);
                         }
+                        // Told with the value's own attributes.
+                        Err(Error::Corrupt(found))
+                            if found.rule == Rule::XattrInode
+                                && number != inode.number
+                                && self.fs.is_value_with_attributes(number) => {}
                         Err(error) => self.keep(error)?,
                         Ok(_) => (),
                     }
                 }
             }
         }
-        self.findings.hold(entries.is_empty() || !inode.flags.contains(InodeFlags::EA_INODE), Rule::XattrInode, place);
+        if !entries.is_empty() && inode.flags.contains(InodeFlags::EA_INODE) {
+            // A reader refuses such a value, and e2fsck lets it stand.
+            self.findings.notice(Rule::XattrInode, place);
+        }
         Ok(taken)
     }
 }

@@ -228,17 +228,20 @@ impl Check<'_> {
         if self.is_said_unused(number) {
             self.findings.damage(Rule::DirectoryEntryInUse, place);
         }
-        let file_type = match self.inodes.find(number).filter(|seen| !reserved && seen.role != Role::Free) {
-            Some(seen) if seen.role != Role::Value => {
-                seen.named = seen.named.saturating_add(1);
-                seen.file_type
-            }
-            _ => {
-                self.findings.damage(Rule::DirectoryEntryInUse, place);
-                return;
-            }
+        let Some(seen) = self.inodes.find(number).filter(|seen| !reserved && seen.role != Role::Free) else {
+            self.findings.damage(Rule::DirectoryEntryInUse, place);
+            return;
         };
         let sound = if typed { file_type == 0 || record.file_type == file_type } else { record.file_type == 0 };
+        let (file_type, role) = (seen.file_type, seen.role);
+        // That an attribute names it stands for the one name of a value.
+        if role != Role::Value {
+            seen.named = seen.named.saturating_add(1);
+        }
+        if matches!(role, Role::Flagged | Role::Value) && position > 1 {
+            // No reader gives it to a name, and e2fsck lets it stand.
+            self.findings.notice(Rule::DirectoryEntryInUse, place);
+        }
         if typed && !sound && record.file_type == 0 {
             // It was written before there were types, and readers look into the inode.
             self.findings.notice(Rule::DirectoryType, place);

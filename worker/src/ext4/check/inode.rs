@@ -90,7 +90,7 @@ impl Check<'_> {
                 return self.keep(error);
             }
         };
-        let role = if inode.flags.contains(InodeFlags::EA_INODE) { Role::Value } else { Role::File };
+        let role = if inode.flags.contains(InodeFlags::EA_INODE) { Role::Flagged } else { Role::File };
         self.see(number, raw, inode.kind.entry_type(), role);
         self.fields(&inode, raw, bytes);
         if inode.kind == FileKind::Directory {

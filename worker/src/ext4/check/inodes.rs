@@ -29,7 +29,9 @@ pub(super) enum Role {
     File,
     /// It has no names: reserved, or on the list of orphans.
     Nameless,
-    /// The value of an extended attribute.
+    /// Its flag says that it is the value of an extended attribute.
+    Flagged,
+    /// The value of an extended attribute, which names it.
     Value,
 }
 

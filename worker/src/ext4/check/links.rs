@@ -27,7 +27,7 @@ impl Check<'_> {
         let work = crate::ext4::units::u64_from(seen.len());
         for (&seen, within) in seen.iter().zip(0..) {
             let named = match seen.role {
-                Role::File | Role::Value => counted(seen),
+                Role::File | Role::Flagged | Role::Value => counted(seen),
                 Role::Free | Role::Nameless => continue,
             };
             let place = Place::Inode(self.inodes.number(group, within));

@@ -6,6 +6,7 @@ use lazaret_policy::feature::RoCompat;
 use zerocopy::FromBytes;
 
 use super::Check;
+use super::inodes::Role;
 use crate::error::Result;
 use crate::ext4::format;
 use crate::ext4::inode;
@@ -59,6 +60,9 @@ impl Check<'_> {
             let Some(seen) = self.inodes.find(number) else { continue };
             // The attributes stand for the one name that it has.
             seen.named = seen.named.saturating_add(1);
+            if matches!(seen.role, Role::File | Role::Flagged) {
+                seen.role = Role::Value;
+            }
             let raw = inode::raw(&self.inode_bytes(number)?);
             let counted = u64::from(raw.i_ctime.get()) << 32 | u64::from(raw.i_version.get());
             let sound = counted == u64_from(names.len());
