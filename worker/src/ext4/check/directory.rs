@@ -223,7 +223,8 @@ impl Check<'_> {
     /// What an entry names.
     fn hold_named(&mut self, directory: &Inode, number: InodeNumber, record: &Record<'_>, position: u64, place: Place) {
         let superblock = self.fs.superblock();
-        let reserved = number != InodeNumber::ROOT && number.value() < superblock.first_inode;
+        let reserved = (number != InodeNumber::ROOT && number.value() < superblock.first_inode)
+            || self.is_named_by_superblock(number);
         let typed = superblock.incompat.contains(Incompat::FILETYPE);
         if self.is_said_unused(number) {
             self.findings.damage(Rule::DirectoryEntryInUse, place);
@@ -232,7 +233,6 @@ impl Check<'_> {
             self.findings.damage(Rule::DirectoryEntryInUse, place);
             return;
         };
-        let sound = if typed { file_type == 0 || record.file_type == file_type } else { record.file_type == 0 };
         let (file_type, role) = (seen.file_type, seen.role);
         // That an attribute names it stands for the one name of a value.
         if role != Role::Value {
@@ -242,6 +242,7 @@ impl Check<'_> {
             // No reader gives it to a name, and e2fsck lets it stand.
             self.findings.notice(Rule::DirectoryEntryInUse, place);
         }
+        let sound = if typed { file_type == 0 || record.file_type == file_type } else { record.file_type == 0 };
         if typed && !sound && record.file_type == 0 {
             // It was written before there were types, and readers look into the inode.
             self.findings.notice(Rule::DirectoryType, place);

@@ -49,6 +49,13 @@ impl Check<'_> {
         self.fs.superblock().compat.contains(Compat::ORPHAN_FILE)
     }
 
+    /// Whether the superblock names an inode for quotas or orphans: then no directory may, whatever features there are.
+    pub(super) fn is_named_by_superblock(&self, number: InodeNumber) -> bool {
+        let raw = &self.raw;
+        let files = [raw.s_usr_quota_inum, raw.s_grp_quota_inum, raw.s_prj_quota_inum, raw.s_orphan_file_inum];
+        files.iter().any(|file| file.get() == number.value())
+    }
+
     /// Whether an inode is what its office is for: the superblock says so.
     fn is_in_service(&self, number: InodeNumber, office: Office) -> bool {
         let superblock = self.fs.superblock();
