@@ -91,10 +91,13 @@ impl Check<'_> {
         let sound = match office {
             _ if in_service => kind == Some(FileKind::Regular),
             Office::BadBlocks => {
+                let extents = self.fs.superblock().incompat.contains(Incompat::EXTENTS)
+                    && raw.i_block.iter().all(|&byte| byte == 0);
                 let fields = [raw.i_mode, raw.i_uid, raw.i_gid, raw.i_links_count];
                 fields.iter().all(|field| field.get() == 0)
                     && raw.i_file_acl_lo.get() == 0
-                    && !flags.intersects(InodeFlags::INLINE_DATA | InodeFlags::EXTENTS)
+                    && !flags.contains(InodeFlags::INLINE_DATA)
+                    && (extents || !flags.contains(InodeFlags::EXTENTS))
             }
             Office::BootLoader => kind != Some(FileKind::Directory),
             Office::Resize => raw.i_mode.get() == 0 || kind == Some(FileKind::Regular),

@@ -98,7 +98,14 @@ impl Check<'_> {
                 _ => check.findings.hold(!own, Rule::BadBlocks, place),
             }
             Ok(!own)
-        })
+        })?;
+        let translator = BlockNumber(raw.i_version.get().into());
+        if self.is_of_hurd() && translator.0 != 0 && self.holds_inside(number, translator) {
+            let own = self.clusters.mark_blocks(translator, 1)?.is_some();
+            let place = Place::Claim { inode: number.value(), block: translator.0 };
+            self.findings.hold(!own, Rule::BadBlocks, place);
+        }
+        Ok(())
     }
 
     /// Whether a block lies where there is room for descriptors behind a copy of the superblock.
