@@ -43,6 +43,10 @@ impl Check<'_> {
             let some = superblock.compat.contains(Compat::ORPHAN_FILE) && self.orphans_in_file()?;
             self.findings.hold(some, Rule::OrphanFile, Place::Superblock);
         }
+        // Only a journal keeps them right.
+        let compat = superblock.compat;
+        let alone = compat.contains(Compat::ORPHAN_FILE) && !compat.contains(Compat::HAS_JOURNAL);
+        self.findings.hold(!alone, Rule::OrphanFile, Place::Superblock);
         self.orphans.sort_unstable();
         self.orphans.dedup();
         self.findings.counts.orphans = u64_from(self.orphans.len());
