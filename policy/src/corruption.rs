@@ -320,7 +320,7 @@ rules! {
     HtreeRange => "the names in a leaf of a hash tree have the hashes that the tree says",
     LinkCount => "the links of an inode are those of the directories",
     InodeNamed => "an inode in use has a name",
-    QuotaFile => "a quota file is of its kind and of version 1, and every block of its tree lies within it, on one level",
+    QuotaFile => "a quota file is of its kind and of version 1, and every block of its tree lies within it",
     QuotaUsage => "a quota file counts the space and the inodes that each owner has, and knows of all owners",
     XattrReferences => "a block of attributes is counted once for each inode that has it",
     XattrValueHash => "the hash of an extended attribute is that of its name and value",

@@ -1,7 +1,7 @@
 //! Quota files: what they count for each owner, group and project, against what the inodes take.
 //!
-//! What holds here: a file is walked as its tree says, but no block of it is entered twice, so that the work goes by
-//! the file's length; limits are nobody's concern. The format is that of `quota_v2` (version 1 of it, kernel's
+//! What holds here: a file is walked as its tree says, but no block of it is entered twice on the same level, so that the
+//! work goes by the file's length; limits are nobody's concern. The format is that of `quota_v2` (version 1 of it, kernel's
 //! `fs/quota/quotaio_v2.h`): blocks of 1 KiB, a tree of four levels by the bytes of an id, and leaves of 14 entries.
 
 use lazaret_policy::corruption::{Place, Rule};
@@ -110,21 +110,22 @@ impl Check<'_> {
             self.findings.notice(Rule::QuotaFile, Place::Inode(number.value()));
         }
         let blocks = usize_from(blocks.min(MOST_BLOCKS));
-        let mut entered: Vec<Option<u8>> = Vec::new();
+        // Of each block, a bit for each level on which it was entered.
+        let mut entered: Vec<u8> = Vec::new();
         entered.try_reserve_exact(blocks).map_err(|_| Error::OutOfMemory)?;
-        entered.resize(blocks, None);
+        entered.resize(blocks, 0);
 
         let mut same = true;
         let mut open = vec![(ROOT, LEVELS)];
-        // Each block is entered once.
         while let Some((number, above)) = open.pop() {
-            let before = entered.get_mut(usize_from(number)).filter(|_| number >= ROOT).ok_or(broken)?;
-            match before.replace(above) {
-                // Ids that lie near each other share a leaf.
-                Some(level) if level == above => continue,
-                Some(_) => return Err(broken),
-                None => (),
+            let levels = entered.get_mut(usize_from(number)).filter(|_| number >= ROOT).ok_or(broken)?;
+            // Ids that lie near each other share a leaf. On another level a block says something else, and e2fsck reads it
+            // as that: what counts is what comes of it.
+            let level = 1_u8 << (above & 7);
+            if *levels & level != 0 {
+                continue;
             }
+            *levels |= level;
             let offset = u64::from(number).saturating_mul(u64_from(BLOCK));
             if self.fs.read(&file, offset, &mut block)? < BLOCK {
                 return Err(broken);
