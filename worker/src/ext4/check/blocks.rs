@@ -53,8 +53,9 @@ impl Check<'_> {
                 let sound = walk.written_end == 0 || enough || inode.flags.contains(InodeFlags::VERITY);
                 self.findings.hold(sound, Rule::InodeSizeMapped, Place::Inode(inode.number.value()));
                 let journal = self.raw.s_journal_inum.get() == inode.number.value();
-                let whole = size.bytes_of(walk.end).is_none_or(|end| inode.size <= end);
-                self.findings.hold(!journal || whole, Rule::JournalLength, Place::Inode(inode.number.value()));
+                if journal {
+                    self.journal_length(inode, raw, size.bytes_of(walk.end));
+                }
             }
             FileKind::Symlink => self.link(inode, raw)?,
             _ => self.special(inode, raw),
@@ -144,6 +145,19 @@ impl Check<'_> {
         // The upper half is for those that are not counted in blocks.
         let sound = stated == held && !(in_blocks && high != 0);
         self.findings.hold(sound || self.is_of_hurd(), Rule::InodeBlocks, Place::Inode(number.value()));
+    }
+
+    /// The journal is no longer than its blocks. e2fsck compares the lower half of the length alone, as a number with a
+    /// sign; a reader finds a hole where it looks.
+    fn journal_length(&mut self, inode: &Inode, raw: &format::Inode, mapped: Option<u64>) {
+        let place = Place::Inode(inode.number.value());
+        let is_whole = |length| mapped.is_none_or(|end| length <= end);
+        let compared = u64::try_from(raw.i_size_lo.get().cast_signed()).unwrap_or(0);
+        if !is_whole(compared) {
+            self.findings.damage(Rule::JournalLength, place);
+        } else if !is_whole(inode.size) {
+            self.findings.notice(Rule::JournalLength, place);
+        }
     }
 
     fn directory_size(&mut self, inode: &Inode, walk: &Walk) {
