@@ -11,7 +11,7 @@ pub(crate) struct Case {
     /// The recipe of the image.
     pub(crate) image: &'static str,
     pub(crate) damage: fn(&Victim, &Path) -> Result,
-    /// The rule that has to be among the findings.
+    /// The rule that has to be among the findings; if it is empty, there are none.
     pub(crate) rule: &'static str,
     pub(crate) expected: Expected,
 }
@@ -59,6 +59,7 @@ macro_rules! quota {
 }
 
 const PLAIN: &str = "no-metadata-csum";
+const INLINE: &str = "inline-data-2k-inodes-of-512-no-metadata-csum";
 pub(crate) const HASHED: &str = "/directories/many";
 
 pub(crate) const CASES: &[Case] = &[
@@ -199,6 +200,18 @@ pub(crate) const CASES: &[Case] = &[
             victim.write("<8>", 0, 0x1c, &[0xff])
         })
     },
+    Case {
+        expected: Expected::Sound,
+        ..damaged("a journal that says it is some GiB longer", PLAIN, "JournalLength", |victim, _| {
+            let mut bytes = victim.inode_bytes(8)?;
+            bytes[0x6c] = 8;
+            victim.set_inode_bytes(8, &bytes)
+        })
+    },
+    Case {
+        expected: Expected::Sound,
+        ..line!("a journal of a length that is negative", "JournalLength", "sif <8> size 0xfffff000")
+    },
     line!("ext3", "a pointer to the file system's own", "BlockNotSystem", "sif /sizes/65536 block[3] 1"),
     line!("ext3", "a pointer outside", "BlockInFileSystem", "sif /sizes/65536 block[3] 99999999"),
     line!("ext3", "a block of pointers outside", "BlockInFileSystem", "sif /sizes/65536 block[IND] 99999999"),
@@ -294,7 +307,11 @@ pub(crate) const CASES: &[Case] = &[
     quota!("an owner's space in a quota file", "QuotaUsage", LEAF + 49, [99]),
     quota!("an owner that a quota file lacks", "QuotaUsage", LEAF, [0; 72]),
     quota!("a quota file's tree that leads outside", "QuotaFile", 1024, [0, 77]),
-    quota!("a quota file's tree that leads back", "QuotaFile", 1024, [1]),
+    quota!("a quota file's tree that leads back", "QuotaUsage", 1024, [1]),
+    Case {
+        expected: Expected::Sound,
+        ..quota!("a second way through a quota file's tree that comes to nothing", "", 1024 + 4, [1])
+    },
     quota!("a quota file without a tree", "QuotaUsage", 1024, [0; 1024]),
     quota!("a quota file of another version", "QuotaFile", 4, [7]),
     quota!("a quota file that says it is longer", "QuotaFile", 20, [0, 0, 4]),
@@ -309,12 +326,59 @@ pub(crate) const CASES: &[Case] = &[
             victim.write(&format!("<{}>", holder(image)?), 0, 5, b"?!")
         })
     },
+    damaged("a value of two links", "attributes-in-inodes", "LinkCount", |victim, image| {
+        victim.debugfs(&format!("sif <{}> links_count 2", holder(image)?)).map(drop)
+    }),
+    Case {
+        expected: Expected::Sound,
+        ..damaged("a value that has a name", "attributes-in-inodes", "DirectoryEntryInUse", |victim, image| {
+            victim.debugfs(&format!("ln <{}> /copy", holder(image)?)).map(drop)
+        })
+    },
+    Case {
+        expected: Expected::Sound,
+        ..damaged("a value that has attributes", "attributes-in-inodes", "XattrInode", |victim, image| {
+            victim.debugfs(&format!("ea_set <{}> user.own 1", holder(image)?)).map(drop)
+        })
+    },
+    Case {
+        expected: Expected::Sound,
+        ..line!("a directory with the flag of a value", "DirectoryEntryInUse", "sif /directories/empty flags 0x280000")
+    },
+    line!("the flag of a value and no name", "InodeNamed", "sif /sizes/4096 flags 0x280000; unlink /sizes/4096"),
+    line!("a file named for quotas that there are not", "DirectoryEntryInUse", "ssv grp_quota_inum 11"),
+    Case {
+        expected: Expected::Sound,
+        ..damaged("a NUL in a target that lies in its inode", INLINE, "SymlinkTarget", |victim, _| {
+            // debugfs makes it so, and no longer every kernel.
+            victim.debugfs(&format!("symlink /long {}", "t".repeat(100)))?;
+            let number = victim.inode("/long")?;
+            let mut bytes = victim.inode_bytes(number)?;
+            bytes[0x28 + 5] = 0;
+            victim.set_inode_bytes(number, &bytes)
+        })
+    },
     Case {
         expected: Expected::Sound,
         ..damaged("an entry of an access control list", PLAIN, "AclEntry", |victim, image| {
             let list = [1, 0, 0, 0, 1, 0, 6, 0, 2, 0];
             victim.write_at(place_of(image, &list)? + 4, &[0x77])
         })
+    },
+    damaged("a file of orphans that has a name", "orphan-file", "DirectoryEntryInUse", |victim, image| {
+        let mut number = [0; 4];
+        superblock::change(image, |bytes| number.copy_from_slice(&bytes[0x280..0x284]))?;
+        victim.debugfs(&format!("ln <{}> /copy", u32::from_le_bytes(number))).map(drop)
+    }),
+    line!(
+        "no-journal",
+        "orphans in a file and no journal",
+        "OrphanFile",
+        "feature orphan_file; ssv orphan_file_inum 11"
+    ),
+    Case {
+        expected: Expected::Sound,
+        ..line!("the flag of extents on the inode of bad blocks", "", "sif <1> flags 0x80000")
     },
     line!("orphans without a file of them", "OrphanFile", "feature orphan_present"),
     line!("orphan-file", "orphans in a file that has none", "OrphanFile", "feature orphan_present"),
