@@ -22,6 +22,8 @@ pub(super) struct Entry<'a> {
     /// Where the value begins, which only one of some length has to do somewhere.
     pub(super) begin: usize,
     pub(super) value: Value<'a>,
+    /// A value that lies here with what fills it up to a multiple of 4 bytes.
+    padded: &'a [u8],
     /// `e_hash`: of the name and the value. Only used where the value has an inode.
     pub(super) hash: u32,
 }
@@ -67,17 +69,19 @@ fn walk(
     let mut entries = Vec::with_capacity(found.len());
     for (raw, name) in found {
         let size = raw.e_value_size.get();
+        let mut padded = &[][..];
         let value = match InodeNumber::new(raw.e_value_inum.get()) {
             Some(number) => Value::Inode { number, size },
             None if size == 0 => Value::Here(&[]),
             None => {
                 let range = Range::check(raw, behind, place.len()).ok_or(Rule::XattrValue)?;
                 ranges.push(range);
+                padded = place.get(range.begin..range.padded).ok_or(Rule::XattrValue)?;
                 Value::Here(place.get(range.begin..range.end).ok_or(Rule::XattrValue)?)
             }
         };
         let begin = raw.e_value_offs.get().into();
-        entries.push(Entry { index: raw.e_name_index, name, begin, value, hash: raw.e_hash.get() });
+        entries.push(Entry { index: raw.e_name_index, name, begin, value, padded, hash: raw.e_hash.get() });
     }
     ranges.sort_unstable_by_key(|range: &Range| range.begin);
     if ranges.is_sorted_by(|one, next| one.padded <= next.begin) { Ok(entries) } else { Err(Rule::XattrOverlap) }
@@ -125,9 +129,9 @@ impl<'a> Entry<'a> {
 
     /// Whether the entry's hash is that of its name and of its value, which lies here.
     pub(super) fn has_own_hash(&self) -> bool {
-        let Value::Here(bytes) = self.value else { return true };
-        let word = |bytes: &[u8]| bytes.iter().rev().fold(0_u32, |word, &byte| word.wrapping_shl(8) | u32::from(byte));
-        self.has_hash(&bytes.chunks(4).map(word).collect::<Vec<_>>())
+        let Value::Here(_) = self.value else { return true };
+        let words = self.padded.as_chunks::<4>().0;
+        self.has_hash(&words.iter().map(|&word| u32::from_le_bytes(word)).collect::<Vec<_>>())
     }
 
     /// Whether its value is an access control list.
@@ -274,8 +278,17 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_is_of_what_fills_the_value_up_as_well() {
+        let value = Value::Here(&[1]);
+        let entry =
+            |padded| Entry { index: 1, name: b"\x01", begin: 0, value, padded, hash: 0x0403_0201 ^ 0x0001_0000 };
+        assert!(entry(&[1, 2, 3, 4]).has_own_hash());
+        assert!(!entry(&[1, 0, 0, 0]).has_own_hash());
+    }
+
+    #[test]
     fn the_hash_takes_bytes_as_unsigned_or_as_signed() {
-        let entry = |hash| Entry { index: 1, name: b"\x80", begin: 0, value: Value::Here(&[]), hash };
+        let entry = |hash| Entry { index: 1, name: b"\x80", begin: 0, value: Value::Here(&[]), padded: &[], hash };
         assert!(entry(0x0080_0005).has_hash_of(5));
         assert!(entry(0xff80_ffff ^ 5).has_hash_of(5));
         assert!(!entry(0x0080_0005).has_hash_of(6));
