@@ -183,7 +183,7 @@ impl Check<'_> {
         let longest = if extents {
             superblock.block_size.bytes_of(1 << 32).map_or(u64::MAX, |end| end.saturating_sub(1))
         } else {
-            let blocks = indirect::reach(superblock.block_size).min(u32::MAX.into());
+            let blocks = indirect::reach(superblock.block_size);
             superblock.block_size.bytes_of(blocks).unwrap_or(u64::MAX)
         };
         self.findings.hold(size <= longest, Rule::FileSize, place);
