@@ -27,6 +27,7 @@ fn main() {
             trial("a directory that leads back into itself", BARE, workshop, directory_loop),
             trial("an image on standard input", BARE, workshop, standard_input),
             trial("the forms of ls", BARE, workshop, forms),
+            trial("a journal of many blocks, and too little memory for them", BARE, workshop, many_in_the_journal),
         ]);
         trials
     })
@@ -49,6 +50,31 @@ fn as_the_kernel_shows_it(recipe: &'static Recipe, workshop: &Workshop) -> Resul
     assert_eq!(digest::of_file(&image)?, before, "the image was written to");
     leftover::nothing_of(&place)?;
     leftover::nothing_of(&image)
+}
+
+/// What a journal holds is told and read; where it takes more memory than is granted, that is said.
+fn many_in_the_journal(workshop: &Workshop) -> Result {
+    const BLOCKS: u64 = 110_000;
+    let place = workshop.directory("tools.journal")?;
+    let (image, zeros, commands) = (place.join("image"), place.join("zeros"), place.join("commands"));
+    fs::File::create(&image)?.set_len(400_000 << 10)?;
+    run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-b", "1024", "-J", "size=128"]).arg(&image))?;
+    fs::File::create(&zeros)?.set_len(BLOCKS << 10)?;
+    let end = 200_000 + BLOCKS - 1;
+    fs::write(&commands, format!("jo\njw -b 200000-{end} {}\njc\n", zeros.display()))?;
+    run(Command::new("debugfs").args(["-w", "-f"]).arg(&commands).arg(&image))?;
+
+    let before = digest::of_file(&image)?;
+    let tool = |words: &[&str]| lazaret::run(words.iter().map(AsRef::as_ref).chain([image.as_os_str()]));
+    let told = tool(&["info"])?;
+    let words = format!("1 transactions ({BLOCKS} blocks) are read from it");
+    assert!(told.code() == Some(0) && told.stdout.contains(&words), "{told:?}");
+    let listed = tool(&["ls"])?;
+    assert!(listed.code() == Some(0) && listed.stdout == "lost+found\n", "{listed:?}");
+    let refused = tool(&["ls", "-o", "memory=8M"])?;
+    assert!(refused.code() == Some(32) && refused.stderr.contains("see the option memory="), "{refused:?}");
+    assert_eq!(digest::of_file(&image)?, before, "the image was written to");
+    Ok(fs::remove_dir_all(&place)?)
 }
 
 /// Everything that `ls -l` says of everything, and one object for each.
