@@ -32,6 +32,10 @@ const COPIES: &str = "trying backup blocks";
 /// What e2fsck does not look at, and a kernel refuses the file for.
 const STRICTER: &str = "ExtentDepth extent node";
 
+/// What e2fsck says where it tries to write, which `-n` forbids, and loses the block that it wanted to read instead: where
+/// a journal keeps an error, for one.
+const LOST: &str = "Error writing block";
+
 /// What all threads have seen.
 #[derive(Default)]
 struct Tally {
@@ -101,7 +105,9 @@ fn compare(bases: &[Base], tally: &Tally, end: u64, mut oracle: Oracle) -> Resul
         *tally.verdicts.lock().unwrap().entry(theirs).or_default() += 1;
         let spot = mutant.spot;
         let (ours, broken) = verdicts::ours(mutant.bytes)?;
-        if (ours, theirs) == (Verdict::Damaged, Verdict::Unreadable) {
+        if ours != theirs && words.contains(LOST) {
+            tally.unjudged.lock().unwrap().push(format!("{what}: {LOST}"));
+        } else if (ours, theirs) == (Verdict::Damaged, Verdict::Unreadable) {
             tally.given_up.fetch_add(1, Ordering::Relaxed);
         } else if theirs == Verdict::Sound && broken.first().is_some_and(|rule| rule.starts_with(STRICTER)) {
             tally.stricter.fetch_add(1, Ordering::Relaxed);
