@@ -150,6 +150,29 @@ fn features_that_concern_writers_only_change_nothing() {
         image.break_superblock(0x64, &features.to_le_bytes());
         assert_read_back(&image, &format!("ro_compat {bits:#x}"));
     }
+    // Blocks made ready for directories, inodes of AFS, bitmaps of what snapshots leave out.
+    for bits in [0x1u32, 0x2, 0x100] {
+        let mut image = Image::make("-t ext4", "64M", fill);
+        let features = image.u32(1024 + 0x5c) | bits;
+        image.break_superblock(0x5c, &features.to_le_bytes());
+        assert_read_back(&image, &format!("compat {bits:#x}"));
+    }
+}
+
+/// The feature of spread descriptors, and none of them is spread: resizing makes it so where no room is left in front.
+#[test]
+fn descriptors_that_are_all_in_front_are_found_there() {
+    let mut image = Image::make("-t ext4 -b 1024 -g 256 -N 512 -O ^resize_inode,^meta_bg,^has_journal", "12M", fill);
+    let per_block = 1024 / u32::from(u16::from_le_bytes([image.bytes[1024 + 0xfe], image.bytes[1024 + 0xff]]));
+    let groups = (image.u32(1024 + 4) - 1).div_ceil(256);
+    let features = image.u32(1024 + 0x60) | 0x10;
+    image.break_superblock(0x60, &features.to_le_bytes());
+    let in_front = groups.div_ceil(per_block);
+    image.break_superblock(0x104, &in_front.to_le_bytes());
+    assert_read_back(&image, "all in front");
+    image.break_superblock(0x104, &(in_front + 1).to_le_bytes());
+    let broken = Corruption { rule: Rule::FirstMetaGroup, place: Place::Superblock };
+    assert_eq!(image.open_with(Checksum::Strict).err(), Some(Refusal::Corrupt(broken)));
 }
 
 /// Some groups hold copies; with so many, one of them is the first whose place is looked at.
