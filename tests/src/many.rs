@@ -124,6 +124,21 @@ pub fn restless(root: &Path) -> Result {
     Ok(())
 }
 
+/// Copies an image that the kernel has mounted there, with something in its journal that is to be replayed. The kernel
+/// may have written it all to its places by the time that the copy comes to the journal; then there is more to copy.
+pub fn copy_dirty(image: &Path, mounted: &Path, to: &Path) -> Result {
+    const TRIES: u64 = 20;
+    for attempt in 0..TRIES {
+        fs::copy(image, to)?;
+        if debugfs(to, "logdump")?.contains("commit block") {
+            return has_feature(to, "needs_recovery");
+        }
+        fs::write(mounted.join(format!("more-{attempt}")), noise(attempt, 5000))?;
+        rustix::fs::syncfs(File::open(mounted)?)?;
+    }
+    Err(format!("{}: nothing was left in the journal in {TRIES} tries", image.display()).into())
+}
+
 /// 60 000 files of a few bytes, a thousand in each directory.
 pub fn sixty_thousand_files(root: &Path) -> Result {
     for number in 0..60_000 {

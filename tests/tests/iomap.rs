@@ -84,9 +84,8 @@ fn as_the_kernel_replays(recipe: &'static Recipe, workshop: &Workshop, data: boo
     let (ours, theirs) = (place.join("ours.img"), place.join("theirs.img"));
     let live = KernelMount::writable(&image, &place.join("live"))?;
     many::restless(live.path())?;
-    fs::copy(&image, &ours)?;
+    many::copy_dirty(&image, live.path(), &ours)?;
     live.unmount()?;
-    many::has_feature(&ours, "needs_recovery")?;
     fs::copy(&ours, &theirs)?;
     let mounted = KernelMount::replayed(&theirs, &place.join("kernel"))?;
     let (mut kernel, worker, summary) = Kernel::mount(&ours, Setup::default(), Offer::default())?;
