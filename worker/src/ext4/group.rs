@@ -1,8 +1,8 @@
 //! Group descriptors: where a group's bitmaps and its part of the inode table lie.
 //!
 //! A descriptor is copied out, verified and checked before it is used, and then kept (`cache.rs`); a broken one loses the
-//! inodes of its group and no others. Where the descriptors themselves lie follows from the superblock alone: behind its copies, or, with
-//! the feature meta_bg, spread over the device.
+//! inodes of its group and no others. Where the descriptors themselves lie follows from the superblock alone: behind its
+//! copies, or, with the feature meta_bg, spread over the device.
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::{Compat, Incompat, RoCompat};
