@@ -23,7 +23,7 @@ use lazaret_tests::fill::noise;
 use lazaret_tests::lazaret::{self, Mount};
 use lazaret_tests::process::{self, Process};
 use lazaret_tests::prove::Figures;
-use lazaret_tests::requirement::{self, MOUNTS, Requirement, proof, trial};
+use lazaret_tests::requirement::{self, BY_USER, MOUNTS, Requirement, proof, trial};
 use lazaret_tests::series::{Fault, Known, Series, Step, loops_over};
 use lazaret_tests::unprivileged::{self, NOBODY};
 use lazaret_tests::workshop::Workshop;
@@ -39,8 +39,6 @@ const PARTITIONED: &[Requirement] = &[
     Requirement::Tool("losetup"),
     Requirement::Tool("sfdisk"),
 ];
-const BY_NOBODY: &[Requirement] =
-    &[Requirement::Root, Requirement::Fuse, Requirement::Tool("fusermount3"), Requirement::Tool("setpriv")];
 
 const SOON: Duration = Duration::from_secs(2);
 const STEPS: [Step; 4] = [Step::Support, Step::Add, Step::Create, Step::Open];
@@ -49,7 +47,7 @@ fn main() {
     requirement::main_in_turn(|workshop| {
         vec![
             trial("a kernel without it: a line, or no mount", NEEDS, workshop, without),
-            trial("as another user: a line, or no mount", BY_NOBODY, workshop, as_nobody),
+            trial("as another user: a line, or no mount", BY_USER, workshop, as_nobody),
             trial("a kernel that offers it and not to the mount", NEEDS, workshop, not_offered_to_the_mount),
             trial("who claims what was not allowed is refused", NEEDS, workshop, claimed_anyway),
             trial("the worker is told the number", NEEDS, workshop, number_is_told),

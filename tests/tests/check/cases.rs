@@ -149,22 +149,10 @@ pub(crate) const CASES: &[Case] = &[
         victim.write("/directories/empty", 0, 9, b"x")
     }),
     damaged("the guard's checksum", "guarded-against-two-hosts", "MmpBlock", |victim, image| {
-        let mut block = [0; 8];
-        std::os::unix::fs::FileExt::read_exact_at(
-            &std::fs::File::open(image)?,
-            &mut block,
-            superblock::OFFSET + 0x168,
-        )?;
-        victim.write_at(u64::from_le_bytes(block) * victim.block_size()? + 0x200, &[1])
+        victim.write_at(guard(victim, image)? + 0x200, &[1])
     }),
     damaged("a guard in a state that nobody knows", "guarded-against-two-hosts", "MmpBlock", |victim, image| {
-        let mut block = [0; 8];
-        std::os::unix::fs::FileExt::read_exact_at(
-            &std::fs::File::open(image)?,
-            &mut block,
-            superblock::OFFSET + 0x168,
-        )?;
-        victim.write_at(u64::from_le_bytes(block) * victim.block_size()? + 5, &[0x5d])
+        victim.write_at(guard(victim, image)? + 5, &[0x5d])
     }),
     damaged("room for descriptors that are spread", "no-64bit", "BlockBitmap", |_, image| {
         superblock::change(image, |bytes| superblock::set_bits(bytes, 0x60, 0x10))
@@ -425,6 +413,14 @@ fn pointers_for_resizing(victim: &Victim) -> Result<u64> {
     let printed = victim.debugfs("stat <7>")?;
     let block = printed.split("(DIND):").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
     Ok(block.ok_or("no doubly indirect block")?.parse::<u64>()? * victim.block_size()?)
+}
+
+/// Where the block that guards against two hosts lies, in bytes.
+fn guard(victim: &Victim, image: &Path) -> Result<u64> {
+    let mut block = [0; 8];
+    let at = superblock::OFFSET + 0x168;
+    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(image)?, &mut block, at)?;
+    Ok(u64::from_le_bytes(block) * victim.block_size()?)
 }
 
 /// The inode of the value of an attribute that the recipe makes.
