@@ -2,11 +2,12 @@
 //! mappings, the options that change what is seen, and an image that is cut short beneath it.
 
 use std::collections::BTreeSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a listing goes on from every place", listing_from_every_place),
     ("a listing through a small buffer holds every name once", small_buffers),
     ("a listing begins again", listing_again),
+    ("a listing brings attributes once they are asked for", attributes_once_asked_for),
     ("many readers at once read what was written", concurrent_readers),
     ("a mapped file is what was written", mapped_file),
     ("direct reads are what was written", direct_reads),
@@ -215,6 +217,47 @@ fn listing_again(image: &Path, point: &Path) -> Result {
     assert_eq!(first.len(), 1502);
     assert_eq!(first, names()?);
     drop(listing);
+    done(mount)
+}
+
+/// The names of a directory, each as a path, with the number and type that the listing gives it; without `.` and `..`.
+fn listed(directory: &Path) -> Result<Vec<(PathBuf, u64, FileType)>> {
+    let entries = rustix::fs::Dir::read_from(File::open(directory)?)?;
+    let mut all = vec![];
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            all.push((directory.join(OsStr::from_bytes(name)), entry.ino(), entry.file_type()));
+        }
+    }
+    Ok(all)
+}
+
+/// Asks for the attributes of all these, which are to be what the listing said. Gives how often the worker was woken for it.
+fn ask_for(entries: &[(PathBuf, u64, FileType)], worker: u32) -> Result<u64> {
+    let before = wakes(worker)?;
+    for (path, number, kind) in entries {
+        let seen = rustix::fs::lstat(path)?;
+        assert_eq!((seen.st_ino, FileType::from_raw_mode(seen.st_mode)), (*number, *kind), "{}", path.display());
+    }
+    Ok(wakes(worker)? - before)
+}
+
+fn attributes_once_asked_for(image: &Path, point: &Path) -> Result {
+    let mount = Mount::new(image, point)?;
+    let worker = mount.worker.pid;
+    let (names, few) = (listed(&point.join("names"))?, listed(&point.join("sizes"))?);
+    assert!(names.len() > 20 && few.len() > 12, "{} and {} entries", names.len(), few.len());
+    let single = ask_for(&few[..4], worker)?;
+    assert!(single > 0, "4 names that were only listed were not asked for");
+    // More than somebody types: from now on listings have attributes, also of what was listed before.
+    ask_for(&few[4..], worker)?;
+    let again = listed(&point.join("names"))?;
+    assert_eq!(again, names);
+    // What fits into the kernel's first request of a listing: it asks for more by names until somebody wants attributes.
+    let woken = ask_for(&again[..8], worker)?;
+    assert!(woken < 3, "8 names that were listed with attributes were asked for {woken} times");
     done(mount)
 }
 

@@ -242,6 +242,7 @@ layout!(Inval: 48, nodeid @ 0, attr_ino @ 8, read @ 16, write @ 32);
 /// Where the flags of the attributes lie in `struct fuse_entry_out`, and the generation; and its length.
 pub(super) mod entry {
     pub(in crate::fuse) const LENGTH: usize = 128;
+    pub(in crate::fuse) const NODE: usize = 0;
     pub(in crate::fuse) const GENERATION: usize = 8;
     pub(in crate::fuse) const FLAGS: usize = 40 + 84;
     /// In a list the entry is followed by `struct fuse_dirent`: where the length of the name lies, and where the name.

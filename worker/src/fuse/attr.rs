@@ -40,8 +40,9 @@ impl Owner {
     }
 }
 
-/// A stand-in for an inode that cannot be read: its entry is listed, and whoever asks for more gets the error.
-pub(super) fn unreadable(number: u32, kind: Option<FileKind>) -> FileAttr {
+/// A stand-in for an inode that was not, or cannot be, read: its entry is listed, and whoever asks for more gets the rest,
+/// or the error.
+pub(super) fn blank(number: u32, kind: Option<FileKind>) -> FileAttr {
     FileAttr {
         ino: INodeNo(u64::from(number)),
         size: 0,

@@ -4,8 +4,9 @@
 //! `forget` has nothing to do; file data in one piece goes from the mapping to /dev/fuse; every error number comes
 //! from the one table in `error.rs`.
 
-use super::attr::{Owner, file_type, unreadable};
+use super::attr::{Owner, blank, file_type};
 use super::iomap::{self, Agreed, Mapper};
+use super::listing::Listings;
 use super::xattr::{self, Shown};
 use super::{reply, request};
 use crate::error::{Error, Result};
@@ -14,9 +15,9 @@ use crate::ext4::dir::DirEntry;
 use crate::ext4::seek::Wanted;
 use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier,
+    OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::{COOKIES, Special, Start};
@@ -44,6 +45,7 @@ pub struct Frontend {
     special: Special,
     xattrs: Shown,
     open_without_asking: bool,
+    listings: Listings,
 }
 
 /// What becomes known of a mount after FUSE_INIT.
@@ -54,6 +56,8 @@ pub(super) struct Opened {
     iomap: AtomicBool,
     /// There is a device for them.
     mapped: AtomicBool,
+    /// By which the kernel is told to forget something.
+    notifier: OnceLock<Notifier>,
 }
 
 impl Opened {
@@ -77,6 +81,11 @@ impl Opener {
     /// Whether the kernel may be told where the bytes of files lie ([`Self::map_into`]).
     pub fn iomap_is_on(&self) -> bool {
         self.opened.iomap.load(Ordering::Acquire)
+    }
+
+    pub(super) fn tell_by(&self, notifier: Notifier) {
+        let first = self.opened.notifier.set(notifier).is_ok();
+        debug_assert!(first, "a worker has one session");
     }
 
     pub(super) fn agree(&mut self, agreed: Agreed) {
@@ -106,7 +115,8 @@ impl Frontend {
         let opener = Opener { opened: Arc::clone(&opened), agreed: None };
         let (owner, xattrs) = (Owner::of(start), Shown::of(start));
         let (special, open_without_asking) = (start.special, start.open_without_asking);
-        (Self { opened, wants_iomap: start.iomap, owner, special, xattrs, open_without_asking }, opener)
+        let (wants_iomap, listings) = (start.iomap, Listings::default());
+        (Self { opened, wants_iomap, owner, special, xattrs, open_without_asking, listings }, opener)
     }
 
     fn filesystem(&self) -> &Filesystem {
@@ -177,21 +187,44 @@ impl Frontend {
         damage_is_last(listed, result)
     }
 
-    fn list_with_attributes(&self, node: INodeNo, cookie: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
+    /// Whether some of the entries are only names.
+    fn list_with_attributes(&self, node: INodeNo, cookie: u64, reply: &mut ReplyDirectoryPlus) -> Result<bool> {
         let directory = self.inode(node)?;
+        // Who goes on by this request asked for attributes in between.
+        let by_name = cookie == 0 && !self.is_mapped() && self.listings.begin(directory.number);
         let (mut listed, mut hidden, mut budget) = (false, 0, self.filesystem().budget());
         let result = self.filesystem().read_dir(&directory, cookie, &mut |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            if by_name && entry.kind.is_some_and(|kind| kind != FileKind::Directory) {
+                if self.is_hidden(entry.kind) {
+                    return left_out(&mut hidden);
+                }
+                listed = true;
+                let attributes = blank(entry.inode.value(), entry.kind);
+                return full(reply.add(attributes.ino, entry.cookie, name, &FORGET, &attributes, reply::BY_NAME));
+            }
             let (attributes, keep, mark) = match self.filesystem().inode(entry.inode) {
                 Ok(inode) if self.is_hidden(Some(inode.kind)) => return left_out(&mut hidden),
                 Ok(inode) => (self.attributes(&inode), KEEP, self.mark(&inode, &mut budget)),
-                Err(_) => (unreadable(entry.inode.value(), entry.kind), FORGET, Generation(0)),
+                Err(_) => (blank(entry.inode.value(), entry.kind), FORGET, Generation(0)),
             };
-            let name = OsStr::from_bytes(entry.name);
             listed = true;
             full(reply.add(attributes.ino, entry.cookie, name, &keep, &attributes, mark))
         });
         let result = if hidden > MOST_HIDDEN { Err(Error::Budget) } else { result };
-        damage_is_last(listed, result)
+        damage_is_last(listed, result).map(|()| by_name)
+    }
+
+    /// Where somebody asks for what was listed by names, one by one, the listings of such directories are to be made anew.
+    fn looked_up(&self, parent: INodeNo, inode: &Inode) {
+        if inode.kind == FileKind::Directory || self.listings.are_settled() {
+            return;
+        }
+        let Ok(directory) = self.inode(parent) else { return };
+        for listed in self.listings.asked(directory.number) {
+            // Of one that the kernel has forgotten by itself there is nothing to tell.
+            let _ = self.opened.notifier.get().map(|notifier| notifier.inval_inode(node(listed), 0, 0));
+        }
     }
 
     /// Where the next data or hole begins, at or after `offset`: lseek(2)'s SEEK_DATA and SEEK_HOLE.
@@ -206,6 +239,11 @@ impl Frontend {
         let found = self.filesystem().seek(&inode, offset, wanted)?.ok_or(Error::NoMore)?;
         i64::try_from(found).map_err(|_| Error::NoMore)
     }
+}
+
+/// The node id of an inode.
+fn node(number: InodeNumber) -> INodeNo {
+    if number == InodeNumber::ROOT { INodeNo::ROOT } else { INodeNo(u64::from(number.value())) }
 }
 
 /// Bytes of a file. One piece of data is lent to the reply where it lies; anything else is put together first.
@@ -303,9 +341,10 @@ impl fuser::Filesystem for Frontend {
             Ok(Some(inode)) => {
                 let mark = self.mark(&inode, &mut self.filesystem().budget());
                 reply.entry(&KEEP, &self.attributes(&inode), mark);
+                self.looked_up(parent, &inode);
             }
             // Node 0: there is no such name, and the kernel may remember that.
-            Ok(None) => reply.entry(&KEEP, &unreadable(0, None), Generation(0)),
+            Ok(None) => reply.entry(&KEEP, &blank(0, None), Generation(0)),
             Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
@@ -380,7 +419,8 @@ impl fuser::Filesystem for Frontend {
 
     fn readdirplus(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         match self.list_with_attributes(node, offset, &mut reply) {
-            Ok(()) => reply.ok(),
+            Ok(true) => reply::list_by_name(|| reply.ok()),
+            Ok(false) => reply.ok(),
             Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }

@@ -7,6 +7,7 @@ mod abi;
 mod attr;
 mod frontend;
 mod iomap;
+mod listing;
 mod reply;
 mod request;
 mod xattr;
@@ -42,6 +43,7 @@ pub fn handshake(fuse: OwnedFd, start: &Start) -> io::Result<(Session<Frontend>,
     let mut config = Config::default();
     config.n_threads = Some(usize::from(start.threads));
     let session = Session::from_fd(frontend, fuse, SessionACL::All, config)?;
+    opener.tell_by(session.notifier());
     // Also where the kernel was not offered it: no later reply may be taken for this one.
     reply::ask_for(0);
     if opener.iomap_is_on() {

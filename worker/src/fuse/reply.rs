@@ -1,6 +1,7 @@
 //! The replies to which something is added that fuser 0.18 leaves out: that to FUSE_INIT gets the seconds after which
 //! the kernel itself ends a connection that leaves a request without an answer (`request_timeout`, Linux 6.15), and the
-//! minor version that fuse-iomap asks for; those that make an inode known to the kernel get the flags of its attributes.
+//! minor version that fuse-iomap asks for; those that make an inode known to the kernel get the flags of its attributes;
+//! and in a list what is only a name gets the node id that says so.
 //!
 //! What holds here: only replies of these kinds are changed, told by what was asked and never by their bytes; every other
 //! goes out as it is, and nobody looks at what is in it. FUSE_INIT is answered before any byte of the image is near. The
@@ -12,6 +13,7 @@ use super::request::answering;
 use crate::error::Error;
 use fuser::Generation;
 use rustix::io::{Errno, IoSlice, writev};
+use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::IntoBytes;
@@ -19,6 +21,9 @@ use zerocopy::IntoBytes;
 /// What the frontend says of an inode that the kernel is to ask mappings of, in the one number of an entry that it has no
 /// other use for. It stands in no reply.
 pub(super) const MAPPED: Generation = Generation(1);
+/// The same of one that is listed by its name only: no inode is to be made of it, and the node id becomes 0, which fuser
+/// has no words for where the directory's entry has a number.
+pub(super) const BY_NAME: Generation = Generation(2);
 
 /// `struct fuse_init_out`: its length, and where `minor`, `flags2` and `request_timeout` lie (include/uapi/linux/fuse.h).
 const LENGTH: usize = 64;
@@ -33,6 +38,11 @@ static ADDED: AtomicU32 = AtomicU32::new(0);
 const SECONDS: u32 = u16::MAX as u32;
 const IOMAP: u32 = 1 << 16;
 const ENTRIES: u32 = 1 << 17;
+
+thread_local! {
+    /// In the list that goes out next are entries that are only names.
+    static LIST_BY_NAME: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A `struct iovec`.
 pub type Piece = libc::iovec;
@@ -52,6 +62,13 @@ pub(super) fn add_to_entries() {
     ADDED.fetch_or(ENTRIES, Ordering::AcqRel);
 }
 
+/// Sends a list in which there are entries [`BY_NAME`].
+pub(super) fn list_by_name(send: impl FnOnce()) {
+    LIST_BY_NAME.set(true);
+    send();
+    LIST_BY_NAME.set(false);
+}
+
 /// writev(2).
 ///
 /// # Safety
@@ -65,6 +82,7 @@ pub unsafe fn write_reply(fd: i32, pieces: *const Piece, count: i32) -> isize {
         (BorrowedFd::borrow_raw(fd), pieces)
     };
     let sent = match (pieces, ADDED.load(Ordering::Acquire)) {
+        ([head, list], _) if LIST_BY_NAME.get() => write_list(fd, *head, list),
         (_, 0) => writev(fd, pieces),
         ([head, reply], added) if added & (SECONDS | IOMAP) > 0 => match init(reply, added) {
             Some(reply) => {
@@ -109,7 +127,7 @@ fn write_entry(fd: BorrowedFd<'_>, head: IoSlice<'_>, reply: &[u8]) -> Result<us
     let Ok(mut reply) = <[u8; entry::LENGTH]>::try_from(reply) else {
         return writev(fd, &[head, IoSlice::new(reply)]);
     };
-    say_mapped(&mut reply);
+    translate(&mut reply);
     writev(fd, &[head, IoSlice::new(&reply)])
 }
 
@@ -125,7 +143,7 @@ fn write_list(fd: BorrowedFd<'_>, head: IoSlice<'_>, reply: &[u8]) -> Result<usi
     list.extend_from_slice(reply);
     let mut rest = &mut list[..];
     // Each turn goes on by an entry at least.
-    while say_mapped(rest) {
+    while translate(rest) {
         let Some(length) = rest.get(entry::NAME_LENGTH..).and_then(|rest| rest.first_chunk()) else { break };
         let name = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
         let next = entry::NAME.saturating_add(name).checked_next_multiple_of(8);
@@ -134,13 +152,14 @@ fn write_list(fd: BorrowedFd<'_>, head: IoSlice<'_>, reply: &[u8]) -> Result<usi
     writev(fd, &[head, IoSlice::new(&list)])
 }
 
-/// Turns the frontend's mark at an entry into the flags that it stands for. False where there is no entry.
-fn say_mapped(reply: &mut [u8]) -> bool {
+/// Turns the frontend's mark at an entry into what it stands for. False where there is no entry.
+fn translate(reply: &mut [u8]) -> bool {
     let Some(reply) = reply.first_chunk_mut::<{ entry::LENGTH }>() else { return false };
-    let mark = reply[entry::GENERATION..].first_chunk_mut().filter(|mark| **mark == MAPPED.0.to_ne_bytes());
-    if let Some(mark) = mark {
-        *mark = [0; 8];
-        reply[entry::FLAGS..].copy_from_slice(&ATTR_MAPPED.to_ne_bytes());
+    let Some(mark) = reply[entry::GENERATION..].first_chunk_mut() else { return false };
+    match Generation(u64::from_ne_bytes(std::mem::take(mark))) {
+        MAPPED => reply[entry::FLAGS..].copy_from_slice(&ATTR_MAPPED.to_ne_bytes()),
+        BY_NAME => reply[entry::NODE..entry::GENERATION].fill(0),
+        _ => {}
     }
     true
 }
