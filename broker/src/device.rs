@@ -110,6 +110,11 @@ impl Source {
         self.device
     }
 
+    /// The number of its medium when it was opened, where the kernel (5.15) tells.
+    pub(crate) fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
     /// Whether a block device still is the one that was opened: its number may be given to another, and another medium may
     /// have come into the same drive.
     pub(crate) fn check_same(&self) -> Result<(), Failure> {

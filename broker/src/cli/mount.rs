@@ -150,7 +150,7 @@ fn serve(arguments: &Arguments, options: &Options) -> Result<Result<(), Failure>
         let shown = std::io::stdout().write_all(text.as_bytes());
         shown.map_err(|error| Failure::system(format!("stdout: {}", words(error))))?;
     }
-    let medium = Medium::of(&*source);
+    let medium = Medium::of(&source);
     Ok(filter::install().and_then(|()| {
         supervise::watch(worker, mount, &medium, &signals, options.timeout, Told::of(arguments.source.as_os_str()))
     }))
