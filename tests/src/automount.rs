@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use lazaret_policy::channel::Channel;
+use lazaret_policy::notice::{Event, Notice, SOCKET};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
@@ -37,6 +39,7 @@ pub const NEEDS: &[Requirement] = &[
     Requirement::Tool("strace"),
     Requirement::Tool("sfdisk"),
     Requirement::Tool("partx"),
+    Requirement::Tool("blockdev"),
     Requirement::Tool("systemd-analyze"),
 ];
 
@@ -213,6 +216,29 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
+}
+
+/// Connects to the daemon as this user would.
+pub fn agent(uid: u32) -> Result<Channel> {
+    let connect = move || -> Result<Channel> {
+        // The identity of this thread alone.
+        if uid != 0 {
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid))?;
+        }
+        let kind = rustix::net::SocketType::SEQPACKET;
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(rustix::net::AddressFamily::UNIX, kind, flags, None)?;
+        rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(SOCKET)?)?;
+        Ok(Channel::over(socket))
+    };
+    thread::spawn(connect).join().map_err(|_| "a panic")?
+}
+
+/// Demands that the next that it hears is this.
+pub fn hears(channel: &Channel, event: Event) -> Result<Notice> {
+    let (notice, _) = channel.receive_within::<Notice>(GONE)?;
+    assert_eq!(notice.event, event, "{notice:?}");
+    Ok(notice)
 }
 
 /// An image in a loop device: a stick that can be plugged in and pulled out.

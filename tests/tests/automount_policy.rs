@@ -11,10 +11,11 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use lazaret_policy::channel::{Channel, ChannelError};
-use lazaret_policy::notice::{Choice, Event, Notice, SOCKET};
+use lazaret_policy::channel::ChannelError;
+use lazaret_policy::notice::{Choice, Event, Notice};
 use lazaret_tests::automount::{
-    self, Daemon, GONE, MOUNT, SOON, Stick, Test, filled, mounted_within, mounts, nothing_within, place_of, policy,
+    self, Daemon, GONE, MOUNT, SOON, Stick, Test, agent, filled, hears, mounted_within, mounts, nothing_within,
+    place_of, policy,
 };
 use lazaret_tests::command::{self, eventually};
 use lazaret_tests::disk::Disk;
@@ -177,28 +178,6 @@ fn reload(place: &Path) -> Result<Figures> {
     stick.pull()?;
     nothing_within(GONE)?;
     Ok(vec![("policies", 4)])
-}
-
-/// Connects to the daemon as this user would.
-fn agent(uid: u32) -> Result<Channel> {
-    let connect = move || -> Result<Channel> {
-        // The identity of this thread alone.
-        if uid != 0 {
-            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid))?;
-        }
-        let kind = rustix::net::SocketType::SEQPACKET;
-        let flags = rustix::net::SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(rustix::net::AddressFamily::UNIX, kind, flags, None)?;
-        rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(SOCKET)?)?;
-        Ok(Channel::over(socket))
-    };
-    thread::spawn(connect).join().map_err(|_| "a panic")?
-}
-
-fn hears(channel: &Channel, event: Event) -> Result<Notice> {
-    let (notice, _) = channel.receive_within::<Notice>(GONE)?;
-    assert_eq!(notice.event, event, "{notice:?}");
-    Ok(notice)
 }
 
 fn asked(place: &Path) -> Result<Figures> {

@@ -22,6 +22,8 @@ pub(super) struct Attempt {
     child: Child,
     ended: OwnedFd,
     words: Option<ChildStderr>,
+    /// The kernel's name of the device.
+    pub device: String,
     /// The mountpoint.
     pub place: PathBuf,
 }
@@ -48,7 +50,7 @@ impl Attempt {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pidfd = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
         match pidfd {
-            Ok(ended) => Ok(Self { child, ended, words, place: place.to_owned() }),
+            Ok(ended) => Ok(Self { child, ended, words, device: stick.name.clone(), place: place.to_owned() }),
             Err(errno) => {
                 let _ = child.kill().and_then(|()| child.wait());
                 Err(failed(errno.into()))

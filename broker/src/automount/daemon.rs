@@ -10,6 +10,7 @@ use super::attempt::{Attempt, Outcome};
 use super::ending::{device, end};
 use super::entry::{Entry, State};
 use super::events::Events;
+use super::exchange::Exchange;
 use super::journal::{self, Journal, Priority};
 use super::place;
 use super::policy::{Action, Policy, Rule, Whom};
@@ -52,6 +53,8 @@ struct Daemon {
     sticks: BTreeMap<Key, Entry>,
     /// Mounts that were asked to end: their numbers, and where they are.
     ending: BTreeMap<u64, PathBuf>,
+    /// Devices whose medium was exchanged under a mount, and is not known yet.
+    exchanged: BTreeMap<String, Exchange>,
     /// Commands that mount sticks which have been pulled out since.
     lost: Vec<Attempt>,
     /// The number of the last stick.
@@ -74,6 +77,7 @@ pub(crate) fn run(path: &Path, only: Option<String>) -> Result<(), Failure> {
         voice: Voice { journal: Journal::open(), agents },
         sticks: BTreeMap::new(),
         ending: BTreeMap::new(),
+        exchanged: BTreeMap::new(),
         lost: vec![],
         count: 0,
     };
@@ -104,6 +108,7 @@ impl Daemon {
         let mut watched: Vec<PollFd<'_>> = events.watched().into();
         watched.push(PollFd::new(signals, PollFlags::IN));
         watched.extend(self.voice.agents.iter().flat_map(Agents::watched));
+        watched.extend(self.exchanged.values().filter_map(Exchange::watched));
         watched.extend(self.attempts().map(|attempt| PollFd::from_borrowed_fd(attempt.as_fd(), PollFlags::IN)));
         let waiting = self.sticks.values().any(|entry| matches!(entry.state, State::Waiting));
         let _ = poll(&mut watched, waiting.then_some(&SEAT));
@@ -123,8 +128,11 @@ impl Daemon {
         let mut sticks = stick::all();
         sticks.retain(|stick| self.only.as_ref().is_none_or(|only| *only == stick.name));
         self.forget_what_is_gone(&sticks, &table);
+        self.forget_what_is_other(&sticks);
         self.end_what_is_gone(&sticks, &table);
         self.see_what_has_ended(&table);
+        self.end_what_was_exchanged(&table);
+        sticks.retain(|stick| !self.exchanged.contains_key(&stick.name));
         for stick in sticks {
             self.decide(stick, &table);
         }
@@ -134,13 +142,19 @@ impl Daemon {
 
     /// Sticks that were pulled out.
     fn forget_what_is_gone(&mut self, sticks: &[Stick], table: &[MountLine]) {
-        let gone = |key: &&Key| {
+        let gone = |(key, entry): &(&Key, &Entry)| {
             let listed = sticks.iter().any(|stick| stick.name == key.0 && stick.sequence == key.1);
-            !listed && !stick::is_there(&key.0, key.1)
+            // A partition is away for a moment while the kernel reads the table of its disk again, and what was unmounted by
+            // hand is not mounted for that.
+            let kept = || matches!(entry.state, State::Over) && stick::is_in_a_disk(key.1);
+            !listed && !stick::is_there(&key.0, key.1) && !kept()
         };
-        let gone: Vec<Key> = self.sticks.keys().filter(gone).cloned().collect();
+        let gone: Vec<Key> = self.sticks.iter().filter(gone).map(|(key, _)| key.clone()).collect();
         for key in gone {
             let Some(entry) = self.sticks.remove(&key) else { continue };
+            if matches!(entry.state, State::Mounting(_) | State::Mounted(_)) && stick::has_medium(&key.0) {
+                self.exchanged.insert(key.0.clone(), Exchange::new());
+            }
             // The command ends by itself: what it reads is gone. What it may still mount is ended at the next look.
             if let State::Mounting(attempt) = entry.state {
                 self.lost.push(attempt);
@@ -161,6 +175,22 @@ impl Daemon {
         }
     }
 
+    /// Sticks of which udev says something else now, since they were formatted, repaired or given another label: of those that
+    /// are not mounted it is decided anew.
+    fn forget_what_is_other(&mut self, sticks: &[Stick]) {
+        for stick in sticks {
+            let key = (stick.name.clone(), stick.sequence);
+            if self.sticks.get(&key).is_none_or(|entry| entry.holds_for(stick)) {
+                continue;
+            }
+            if let Some(entry) = self.sticks.remove(&key)
+                && matches!(entry.state, State::Asked(_))
+            {
+                self.voice.tell_agents(&entry, Event::Withdrawn, "");
+            }
+        }
+    }
+
     /// Mounts of ours whose device is not there: also those of a daemon before this one.
     fn end_what_is_gone(&mut self, sticks: &[Stick], table: &[MountLine]) {
         for line in table {
@@ -171,6 +201,22 @@ impl Daemon {
                 self.begin_end(line);
             }
         }
+    }
+
+    /// Mounts of a medium that has given way to another, which nothing is done with before that is known.
+    fn end_what_was_exchanged(&mut self, table: &[MountLine]) {
+        let mut exchanged = std::mem::take(&mut self.exchanged);
+        exchanged.retain(|name, exchange| {
+            let mounted = table.iter().filter(|line| device(line) == Some(name));
+            let mut is_busy = self.lost.iter().any(|attempt| attempt.device == *name);
+            for line in mounted {
+                exchange.see(line);
+                self.begin_end(line);
+                is_busy = true;
+            }
+            stick::has_medium(name) && (is_busy || !exchange.is_over(name))
+        });
+        self.exchanged = exchanged;
     }
 
     fn begin_end(&mut self, line: &MountLine) {
@@ -210,7 +256,8 @@ impl Daemon {
             Some(entry) if matches!(entry.state, State::Waiting) => entry.number,
             Some(_) => return,
         };
-        let mut entry = Entry { stick, number, user: None, state: State::LeftAlone };
+        let looked = stick::looked_at(&stick.name);
+        let mut entry = Entry { stick, number, looked, user: None, state: State::LeftAlone };
         let mounted = table.iter().rfind(|line| device(line) == Some(&entry.stick.name));
         if let Some(line) = mounted {
             // The one of the stick that was plugged in here before has to be gone first.

@@ -2,16 +2,19 @@
 
 use super::attempt::Attempt;
 use super::policy::Rule;
-use super::stick::Stick;
+use super::stick::{self, Stick};
 use super::users::User;
 use crate::escape::escaped;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// What was decided of a stick.
 pub(super) struct Entry {
     pub stick: Stick,
     /// The same for as long as it is plugged in, and never given twice by one daemon.
     pub number: u32,
+    /// When udev had looked at it last.
+    pub looked: Option<SystemTime>,
     /// Whom it is for.
     pub user: Option<User>,
     pub state: State,
@@ -29,13 +32,24 @@ pub(super) enum State {
     Mounted(PathBuf),
     /// No rule is for it, or one says so.
     LeftAlone,
-    /// It could not be mounted, and is not tried again before it is plugged in again.
+    /// It could not be mounted, and is not tried again before udev looks at it again: it may have been repaired.
     Refused,
-    /// It was mounted or was not to be, and is not tried again before it is plugged in again.
+    /// It was mounted or was not to be, and this file system is not tried again before it is plugged in again.
     Over,
 }
 
 impl Entry {
+    /// Whether what was decided holds for what udev says of this stick now.
+    pub(super) fn holds_for(&self, stick: &Stick) -> bool {
+        match self.state {
+            State::Mounting(_) | State::Mounted(_) => true,
+            // Who has ended it has meant this file system, under whatever label.
+            State::Over => self.stick.uuid == stick.uuid,
+            State::Refused => self.stick == *stick && self.looked == stick::looked_at(&stick.name),
+            State::Waiting | State::Asked(_) | State::LeftAlone => self.stick == *stick,
+        }
+    }
+
     /// Its device, escaped.
     pub(super) fn device(&self) -> String {
         escaped(&self.stick.path()).to_string()

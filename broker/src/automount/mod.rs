@@ -4,9 +4,8 @@
 //! what is mounted is known from the kernel. Both are looked at anew each time that something has changed, so the daemon
 //! may be ended and started at any moment and finds everything again.
 //!
-//! The way of a stick through these files: `events` → `stick` → `policy` → `users` → `place` → `attempt` → `ending`;
-//! `daemon`
-//! is the whole of it, `voice` tells the `journal` and the `agents`.
+//! The way of a stick through these files: `events` → `stick` → `policy` → `users` → `place` → `attempt` → `ending`
+//! (or `exchange`); `daemon` is the whole of it, `voice` tells the `journal` and the `agents`.
 
 mod agents;
 mod attempt;
@@ -14,6 +13,7 @@ mod daemon;
 mod ending;
 mod entry;
 mod events;
+mod exchange;
 mod glob;
 mod journal;
 mod place;

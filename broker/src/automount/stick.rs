@@ -9,9 +9,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The types of file systems that are mounted here.
 pub(super) const KINDS: [&str; 3] = ["ext2", "ext3", "ext4"];
+/// Where udev keeps what it has found, a file for each device, which is written anew each time it has looked.
+const DATABASE: &str = "/run/udev/data";
 /// The longest text of udev that is looked at, for one device.
 const LONGEST: usize = 64 << 10;
 
@@ -59,7 +62,7 @@ impl Stick {
 
 /// Every block device that carries a file system of ours, as udev has found it.
 pub(super) fn all() -> Vec<Stick> {
-    all_of(Path::new("/sys"), Path::new("/run/udev/data"))
+    all_of(Path::new("/sys"), Path::new(DATABASE))
 }
 
 fn all_of(sysfs: &Path, database: &Path) -> Vec<Stick> {
@@ -104,11 +107,26 @@ fn one(sysfs: &Path, database: &Path, name: &str) -> Option<Stick> {
     })
 }
 
+/// Where udev keeps what it has found on a device.
+fn record(name: &str) -> Option<PathBuf> {
+    let dev = attribute(&Path::new("/sys/class/block").join(name), "dev")?;
+    Some(Path::new(DATABASE).join(format!("b{dev}")))
+}
+
 /// Whether udev has dealt with a device.
 pub(super) fn was_looked_at(name: &str) -> bool {
-    let dev = attribute(&Path::new("/sys/class/block").join(name), "dev");
-    let text = dev.and_then(|dev| fs::read_to_string(format!("/run/udev/data/b{dev}")).ok());
+    let text = record(name).and_then(|record| fs::read_to_string(record).ok());
     text.is_some_and(|text| text.lines().any(|line| line.starts_with("I:")))
+}
+
+/// When udev has looked at a device last.
+pub(super) fn looked_at(name: &str) -> Option<SystemTime> {
+    fs::metadata(record(name)?).and_then(|record| record.modified()).ok()
+}
+
+/// Makes udev look at a device again. Whether that can be.
+pub(super) fn look_again(name: &str) -> bool {
+    fs::write(Path::new("/sys/class/block").join(name).join("uevent"), "change").is_ok()
 }
 
 /// Whether a device is there and has a medium. A partition that is in use keeps its size; that of its disk tells.
@@ -122,6 +140,13 @@ pub(super) fn has_medium(name: &str) -> bool {
 /// Whether this very medium is still there. What udev finds on it does not count: a look at a medium may fail once.
 pub(super) fn is_there(name: &str, medium: u64) -> bool {
     has_medium(name) && sequence(&Path::new("/sys/class/block").join(name)) == medium
+}
+
+/// Whether a disk has this medium, whatever its partitions are now.
+pub(super) fn is_in_a_disk(medium: u64) -> bool {
+    let disks = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+    let numbers = disks.filter_map(|disk| attribute(&disk.path(), "diskseq")?.parse::<u64>().ok());
+    medium != 0 && numbers.into_iter().any(|number| number == medium)
 }
 
 /// Which medium a device has. A partition has no number of its own, and that of its disk lies above.

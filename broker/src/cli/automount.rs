@@ -14,7 +14,9 @@ and where: unless told otherwise for who sits at this machine, at /run/media/USE
 its mount ended: who reads from it gets an error. One that the worker refuses is mounted by nothing else.
 
 The daemon can be ended and started at any moment: mounts stay, and are found again. What is mounted by hand is left
-alone, and so is what was unmounted by hand, until it is plugged in again. It is for machines without udisks2.
+alone, and so is what was unmounted by hand, until it is plugged in again or formatted. What the policy has left alone or
+the worker has refused is decided anew when somebody has written to it: relabelled, formatted or repaired it. It is for
+machines without udisks2.
 
 Signals: SIGHUP reads the policy again, and keeps the one before if it is bad; SIGTERM ends the daemon. It tells systemd
 when it is ready, writes to the journal with the fields LAZARET_EVENT (mounted, refused, unplugged, ended, asked,
