@@ -21,6 +21,8 @@ const NEEDS: &[Requirement] = &[
     Requirement::Fuse,
     Requirement::Loop,
     Requirement::Tool("mke2fs"),
+    Requirement::Tool("sfdisk"),
+    Requirement::Tool("partx"),
     Requirement::Tool("mount"),
     Requirement::Tool("umount"),
     Requirement::Tool("unshare"),
@@ -100,6 +102,37 @@ const SCRIPTS: &[(&str, &str)] = &[
              echo \"$source $PWD/mnt lazaret noauto 0 0\" >fstab; mount --bind fstab /etc/fstab
              ends 0 mount mnt; has \"$(shown mnt)\" \"- fuse.lazaret $device\"; reads; umount mnt; umount /etc/fstab
          done; gone",
+    ),
+    (
+        // mount(8) resolves these itself, with links that udev has made and without; a disk in a file is no device of its.
+        "a partition is found by its PARTUUID and PARTLABEL where it is a device",
+        "mkdir dev; mount -t tmpfs -o mode=755,dev none dev; cp -a /dev/null /dev/fuse /dev/loop* dev; mount --move dev /dev
+         truncate --size 140M disk; one=aaaaaaaa-0000-4000-8000-000000000001 two=aaaaaaaa-0000-4000-8000-000000000002
+         printf 'label: gpt\nsize=68MiB, uuid=%s, name=\"my stick\"\nsize=68MiB, uuid=%s, name=other\n' $one $two |
+             sfdisk --quiet --no-reread --no-tell-kernel disk
+         dd if=image of=disk bs=1M seek=1 conv=notrunc,sparse status=none
+         dd if=labelled of=disk bs=1M seek=69 conv=notrunc,sparse status=none
+         device=$(losetup --find --show disk); trap 'partx --delete $device; losetup -d $device' EXIT; partx --add $device
+         for number in 1 2; do
+             test -b ${device}p$number || mknod ${device}p$number b \
+                 $(tr : ' ' </sys/class/block/${device##*/}p$number/dev)
+         done
+         tries() {
+             for source in PARTUUID=$one 'PARTLABEL=my stick' PARTUUID=$two PARTLABEL=other; do
+                 case $source in *1 | *stick) part=${device}p1 ;; *) part=${device}p2 ;; esac
+                 ends 0 mount -t lazaret \"$source\" mnt; has \"$(shown mnt)\" \"- fuse.lazaret $part \"; reads; umount mnt
+             done
+             echo \"PARTUUID=$two $PWD/mnt lazaret noauto,nofail 0 0\" >fstab; mount --bind fstab /etc/fstab
+             ends 0 mount mnt; has \"$(shown mnt)\" \"- fuse.lazaret ${device}p2 \"; umount mnt; umount /etc/fstab
+         }
+         tries
+         mkdir -p /dev/disk/by-partuuid /dev/disk/by-partlabel
+         ln -s ${device}p1 /dev/disk/by-partuuid/$one; ln -s ${device}p2 /dev/disk/by-partuuid/$two
+         ln -s ${device}p1 '/dev/disk/by-partlabel/my\\x20stick'; ln -s ${device}p2 /dev/disk/by-partlabel/other
+         tries
+         partx --delete $device; losetup -d $device; trap - EXIT
+         rm -r /dev/disk ${device}p*; ends 1 mount -t lazaret PARTUUID=$two mnt; says \"can't find PARTUUID=$two\"
+         ends 0 mount -t lazaret -o part=$two disk mnt; reads; umount mnt; gone",
     ),
     (
         "a mount is not changed while it stands, but for its flags",
