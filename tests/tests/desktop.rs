@@ -221,35 +221,7 @@ fn pages(place: &Place) -> Result {
     }
     let options = debian.run("zcat /usr/share/man/man8/mount.lazaret.8.gz | groff -man -Tutf8 -P-cbou")?;
     assert!(options.contains("umask=OCTAL"), "{options}");
-    completions(debian)
-}
-
-/// Each shell finds what the package brings for it, by itself, and completes a command and an option.
-fn completions(debian: &Debian) -> Result {
-    let bash = "source /usr/share/bash-completion/bash_completion; _comp_load lazaret; \
-                for words in 'lazaret ch' 'lazaret extract --ta'; do \
-                COMP_WORDS=($words); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
-                _lazaret lazaret ${COMP_WORDS[-1]} ${COMP_WORDS[-2]}; echo ${COMPREPLY[@]}; done";
-    let fish = "complete -C 'lazaret ch'; complete -C 'lazaret extract --ta'";
-    // A zsh completes for a terminal only, so that one is made for it.
-    let zsh = "zmodload zsh/zpty; zpty shell TERM=dumb zsh -f -i
-        zpty -w shell 'autoload -Uz compinit; compinit -u -D; bindkey \"^I\" complete-word; print RE\"\"ADY'
-        zpty -r -m shell all '*READY*'
-        zpty -w -n shell $'lazaret ch\\t; lazaret extract --ta\\t /x; print \"END\"ED\\n'
-        zpty -r -m shell all '*ENDED*'
-        print -r -- $all";
-    for (shell, script) in [("bash", bash), ("fish", fish), ("zsh", zsh)] {
-        let finished =
-            debian.finish(&format!("HOME=$(mktemp --directory) timeout 20 {shell} -c {}", quoted(script)))?;
-        let said = &finished.stdout;
-        assert!(said.contains("check") && said.contains("--tar"), "{shell}: {said}{}", finished.stderr);
-    }
-    Ok(())
-}
-
-/// As one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
+    package::completes(debian)
 }
 
 fn lintian(place: &Place) -> Result {

@@ -25,7 +25,9 @@ const GONE: Duration = Duration::from_secs(5);
 
 fn main() {
     requirement::main_in_turn(|workshop| {
-        TESTS.iter().map(|(name, test)| trial(*name, DEBIAN, workshop, |w| one(name, *test, w))).collect()
+        let all = TESTS.iter().map(|(name, test)| trial(*name, DEBIAN, workshop, |w| one(name, *test, w)));
+        let installed = trial("what make install writes is found and works", DEBIAN, workshop, installed);
+        all.chain([installed]).collect()
     })
 }
 
@@ -43,6 +45,47 @@ fn one(name: &str, test: Test, workshop: &Workshop) -> Result {
     package::install(&debian)?;
     let place = Place { debian, directory: directory.clone() };
     test(&place)?;
+    drop(place);
+    leftover::nothing_of(&directory)
+}
+
+/// Below /usr/local, where mount(8), systemd, udev, shells and readers look as they do below /usr.
+fn installed(workshop: &Workshop) -> Result {
+    let directory = workshop.directory("installed")?;
+    let debian = Debian::boot(&TRIXIE, &workshop.directory("layer")?)?;
+    debian.run("chmod 666 /dev/fuse")?;
+    package::install_by_make(&debian, &workshop.directory("written")?)?;
+    let place = Place { debian, directory: directory.clone() };
+    place.run(
+        "systemctl daemon-reload; udevadm control --reload; useradd --create-home guest; ! test -e /usr/bin/lazaret",
+    )?;
+    let demo = place.run("/usr/local/bin/lazaret demo")?;
+    assert!(demo.contains("nothing is left behind") && demo.contains("mounted on"), "{demo}");
+
+    // By mount(8), and by the units.
+    let stick = place.plug("UNIT")?;
+    place.run(&format!("mount -t lazaret /dev/{} /mnt; test \"$(cat /mnt/name)\" = UNIT; umount /mnt", stick.name))?;
+    place.run(&policy("for = 'root'"))?;
+    place.run("systemctl start lazaret-automount; systemctl is-active lazaret-automount")?;
+    place.reads("/run/media/root/UNIT", "UNIT")?;
+    place.run("loginctl enable-linger guest")?;
+    let user = "systemctl --user --machine=guest@.host";
+    place.comes(&format!("{user} start lazaret-agent && {user} is-active lazaret-agent"), GONE)?;
+    place.run("systemctl stop lazaret-automount; umount /run/media/root/UNIT")?;
+    place.run(&format!("systemctl start lazaret@{0}; systemctl is-active lazaret@{0}", stick.name))?;
+    place.reads("/run/media/root/UNIT", "UNIT")?;
+    stick.pull()?;
+    place.nothing()?;
+    let rules = place.run("udevadm test /sys/class/mem/null 2>&1")?;
+    assert!(rules.contains("/usr/local/lib/udev/rules.d/65-lazaret.rules"), "{rules}");
+
+    // For readers and shells.
+    place.run(
+        "cd /usr/local/share/man; for page in man1/lazaret.1 man5/lazaret.toml.5 man8/mount.lazaret.8; do
+             mandoc -T lint -W warning $page; done; groff -mandoc -s -Tutf8 man8/mount.fuse.lazaret.8 | grep -q umask",
+    )?;
+    package::completes(&place.debian)?;
+    place.run("lazaret=$(ls -A /usr/local/share/doc/lazaret); test \"$(wc -w <<<$lazaret)\" = 5")?;
     drop(place);
     leftover::nothing_of(&directory)
 }
