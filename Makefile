@@ -5,6 +5,8 @@
 #   make prove            the promises of SECURITY.md, each with pass or fail and the figures of its tests
 #   make vm               boots KERNEL (linux-image-amd64, Debian's) in a machine of its own, and shows there what this one lacks:
 #                         limits of a cgroup that hold, and a mount, its proof and a user's mount on another kernel
+#   make vm-stick         the same with a USB controller and a Debian in it: sticks that are plugged in, pulled out while they
+#                         are read, ejected and exchanged, by the daemon, its units and udisks2
 #   make mutate           walks COUNT (100000) mutated images, from number SEED (0) on
 #   make verdicts         compares check and e2fsck -fn on COUNT (100000) images with one field changed, from number SEED (0) on
 #   make fuzz             runs the targets of tests/fuzz for TIME (60) seconds each, or TARGET alone on every core
@@ -21,7 +23,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test prove vm mutate verdicts fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
+.PHONY: demo test prove vm vm-stick mutate verdicts fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -74,12 +76,18 @@ sh vm/guest "$$programs"
 endef
 export GUEST
 
-vm: TOOLS += qemu-system-x86_64=qemu-system-x86 busybox=busybox-static depmod=kmod cpio=cpio pgrep=procps xz=xz-utils
+vm vm-stick: TOOLS += qemu-system-x86_64=qemu-system-x86 busybox=busybox-static depmod=kmod cpio=cpio pgrep=procps xz=xz-utils
 vm: tools
 	cargo build --workspace $(PROFILE)
 	test=$$(cargo test --no-run $(PROFILE) --package lazaret-tests --test limits --message-format json |
 	    grep -o '"executable":"[^"]*limits-[^"]*"' | cut -d'"' -f4)
 	tests/vm/run "$(CURDIR)/target/vm" $(KERNEL) "programs='$${test%/deps/*}'; test='$$test'; $$GUEST"
+
+# The programs are those of the tests, in a package, and the root is the one that they enter.
+vm-stick: tools cargo-deb
+	package=$$($(MAKE) --no-print-directory deb BUILD="$(PROFILE)" PACKAGES=--workspace)
+	root=$$(cargo run --quiet $(PROFILE) --package lazaret-tests --bin debian)
+	tests/vm/sticks "$(CURDIR)/target/vm" $(KERNEL) "$$root" "$$package"
 
 COUNT := 100000
 SEED := 0
@@ -195,12 +203,16 @@ PACKAGES := --package lazaret --package lazaret-worker
 # Where a zsh looks that the system's packages fill; Debian's is another than that of everybody else.
 ZSH := site-functions
 
+# Under sudo(8) Rust is his who has called it, and so is what is built.
+CALLER := $(shell test "$$(id -u)" = 0 && test "$${SUDO_USER:-root}" != root && \
+    echo sudo -u "$$SUDO_USER" -H env "PATH=$$PATH:$$(getent passwd "$$SUDO_USER" | cut -d: -f6)/.cargo/bin")
+
 install:
-	cargo build $(BUILD) $(PACKAGES)
-	cargo build $(BUILD) $(PACKAGES) --example pages
-	folder=$$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+	$(CALLER) cargo build $(BUILD) $(PACKAGES)
+	$(CALLER) cargo build $(BUILD) $(PACKAGES) --example pages
+	folder=$$($(CALLER) cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 	profile=$(lastword $(subst -,,$(BUILD)))
-	built=$$folder/$$(rustc --print host-tuple)/$$profile
+	built=$$folder/$$($(CALLER) rustc --print host-tuple)/$$profile
 	pages=$$(mktemp -d)
 	trap 'rm -rf "$$pages"' EXIT
 	"$$built/examples/pages" "$$pages"

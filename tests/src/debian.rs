@@ -42,8 +42,8 @@ pub struct Suite {
 /// The daemons of a desktop, the shells and readers that completions and pages are for, and who judges a package.
 pub static TRIXIE: Suite = Suite::new(
     "trixie",
-    "udev,dbus,polkitd,udisks2,fuse3,systemd,libpam-systemd,dbus-user-session,groff-base,mandoc,bash-completion,zsh,\
-     fish,lintian",
+    "udev,dbus,polkitd,udisks2,eject,fuse3,systemd,libpam-systemd,dbus-user-session,groff-base,mandoc,bash-completion,\
+     zsh,fish,lintian",
 );
 /// An older desktop.
 pub static BOOKWORM: Suite = Suite::new("bookworm", "udev,dbus,polkitd,udisks2,fuse3");
@@ -220,15 +220,18 @@ impl Suite {
         Self { name, packages, root: OnceLock::new() }
     }
 
-    /// The root that is kept.
-    fn root(&self) -> Result<PathBuf> {
+    /// The root that is kept; made if it is not there.
+    pub fn root(&self) -> Result<PathBuf> {
         self.root.get_or_init(|| self.made().map_err(|error| error.to_string())).clone().map_err(Into::into)
     }
 
     /// The same, made if it is not there or was made of other packages.
     fn made(&self) -> Result<PathBuf> {
         let own = std::env::current_exe()?;
-        let target = own.ancestors().nth(4).ok_or("a test lies in target/HOST/PROFILE/deps")?;
+        let program = own.parent().ok_or("a program lies somewhere")?;
+        let profile = if program.ends_with("deps") { program.parent() } else { Some(program) };
+        let target =
+            profile.and_then(|profile| profile.ancestors().nth(2)).ok_or("a test lies in target/HOST/PROFILE")?;
         let place = target.join("debian");
         fs::create_dir_all(&place)?;
         let lock = File::create(place.join(format!("{}.lock", self.name)))?;
