@@ -62,7 +62,7 @@ fn relabelled(place: &Path) -> Result<Figures> {
     let daemon = Daemon::start(place, WANTED)?;
     let mut stick = Stick::new(place, "a", &["-L", "OTHER"])?;
     let device = stick.plug()?.to_owned();
-    daemon.says("(OTHER): no rule is for it", SOON)?;
+    daemon.says("(OTHER): no rule is for it", GONE)?;
     label(&device, "WANTED")?;
     let (point, _) = mounted_within(&device, SOON)?;
     assert_eq!(point, Path::new("/run/media/root/WANTED"));
@@ -90,7 +90,7 @@ fn repaired(place: &Path) -> Result<Figures> {
     File::open(stick.image())?.read_exact_at(&mut sound, 1024 + INCOMPAT as u64)?;
     superblock::change(stick.image(), |bytes| superblock::set_bits(bytes, INCOMPAT, DIRDATA))?;
     let device = stick.plug()?.to_owned();
-    daemon.says("(WANTED): refused: ", SOON)?;
+    daemon.says("(WANTED): refused: ", GONE)?;
     superblock::change(&device, |bytes| superblock::set(bytes, INCOMPAT, u32::from_le_bytes(sound)))?;
     let (point, _) = mounted_within(&device, SOON)?;
     assert_eq!(fs::read_to_string(point.join("name"))?, "a");
@@ -133,7 +133,7 @@ fn exchanged(place: &Path) -> Result<Figures> {
     let (one, other) = two(place)?;
     let device = LoopDevice::attach(&one, true)?;
     let (point, _) = mounted_within(device.path(), SOON)?;
-    daemon.says("(ONE): mounted: ", SOON)?;
+    daemon.says("(ONE): mounted: ", GONE)?;
     let file = File::open(point.join("name"))?;
     exchange(&device, &other)?;
     let wanted = Path::new("/run/media/root/OTHER");
@@ -143,7 +143,7 @@ fn exchanged(place: &Path) -> Result<Figures> {
     assert!(!point.exists() && mounts().len() == 1, "the mount before is left: {:?}", mounts());
     let mut bytes = [0; 3];
     assert!(file.read_at(&mut bytes, 0).is_err(), "what was open is read on");
-    daemon.says("pulled out while it was mounted; the mount is ended: /run/media/root/ONE", SOON)?;
+    daemon.says("pulled out while it was mounted; the mount is ended: /run/media/root/ONE", GONE)?;
     unmount(wanted)?;
     nothing_within(GONE)?;
     Ok(vec![("media exchanged", 1)])

@@ -17,14 +17,18 @@ use std::time::SystemTime;
 pub(super) struct Exchange {
     /// Who served the medium before, until he has ended.
     broker: Option<OwnedFd>,
-    /// Since udev was asked: when it had looked last.
-    asked: Option<Option<SystemTime>>,
+    /// How often udev was asked, and when it had looked last at that time.
+    asked: u32,
+    before: Option<SystemTime>,
 }
+
+/// The first time that it has looked then may be an end of what it had begun before it was asked.
+const LOOKS: u32 = 2;
 
 impl Exchange {
     /// Begins where nothing is known of who serves the medium before.
     pub(super) fn new() -> Self {
-        Self { broker: None, asked: None }
+        Self { broker: None, asked: 0, before: None }
     }
 
     /// What to wait for, beside udev.
@@ -45,13 +49,15 @@ impl Exchange {
             return false;
         }
         self.broker = None;
-        match self.asked {
-            Some(before) => stick::looked_at(name) != before,
-            None => {
-                self.asked = Some(stick::looked_at(name));
-                // Where udev cannot be asked, what it has found is all there is.
-                !stick::look_again(name)
-            }
+        let looked = stick::looked_at(name);
+        if self.asked > 0 && looked == self.before {
+            return false;
         }
+        if self.asked == LOOKS {
+            return true;
+        }
+        (self.asked, self.before) = (self.asked + 1, looked);
+        // Where udev cannot be asked, what it has found is all there is.
+        !stick::look_again(name)
     }
 }
