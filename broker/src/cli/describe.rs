@@ -35,6 +35,8 @@ pub(super) struct Description<'a> {
     pub(super) volume: Option<&'a Volume>,
     /// Whether it can be read.
     pub(super) verdict: &'a Verdict,
+    /// Of one that can be read, whether this host offers iomap, and why not.
+    pub(super) iomap: Option<&'a Result<(), String>>,
 }
 
 /// Lines for a person; the verdict is the last.
@@ -54,6 +56,9 @@ pub(super) fn text(found: &Description<'_>) -> String {
         let place = found.partition.map(|partition| format!(" in partition {}", partition.number)).unwrap_or_default();
         lines.put("file system", format_args!("{}{place}", text::kind_of_volume(volume)));
         describe(&mut lines, volume, found.verdict);
+    }
+    if let Some(iomap) = found.iomap {
+        lines.put("iomap", iomap.as_ref().map_or_else(|why| format!("falls back: {why}"), |()| "offered".to_owned()));
     }
     warnings(found.verdict).iter().for_each(|line| lines.put("warning", line));
     lines.put("verdict", verdict(found));
@@ -162,6 +167,7 @@ pub(super) fn object(found: &Description<'_>) -> Value {
         "partition": found.partition.map(|partition| partition.number),
         "filesystem": found.volume.map(|volume| volume_object(volume, found.verdict)),
         "warnings": warnings(found.verdict),
+        "iomap": found.iomap.map(|iomap| json!({ "offered": iomap.is_ok(), "reason": iomap.as_ref().err() })),
         "readable": readable,
         "verdict": verdict(found),
     });
@@ -318,6 +324,7 @@ mod tests {
             partition: None,
             volume: Some(volume),
             verdict,
+            iomap: Some(&Err("this kernel does not have it".to_owned())),
         };
         (text(&found), object(&found))
     }

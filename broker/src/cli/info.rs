@@ -7,6 +7,7 @@ use super::describe::{self, Description};
 use super::origin::{Origin, SOURCE_HELP};
 use super::output::Output;
 use crate::exit::{Code, Failure};
+use crate::iomap;
 use crate::layout::{self, Layout};
 use crate::options::Options;
 use crate::refusal;
@@ -29,6 +30,8 @@ const INFO_HELP: &str = "\
               external), uuid (or null), and what is read from it: transactions, blocks, revoked, fast_commits,
               fast_changes}, errors {count, first, last {time, function, line, inode, block} or null}
   warnings    [text], what it should not be trusted with
+  iomap       whether a mount of it with -o iomap would be one: offered, reason (text: why not, or null); null where it
+              cannot be read
   readable    true, false, or null where several could be meant
   verdict     one line of text
 Text that is not UTF-8 has its bytes in hexadecimal beside it, as label_bytes for label.
@@ -80,7 +83,9 @@ fn tell(arguments: &Arguments, options: &Options, signals: &Signals) -> Result<(
         }
     };
     let path = arguments.origin.path();
-    let description = Description { path, length, layout: &layout, partition, volume, verdict: &verdict };
+    let iomap = matches!(verdict, Verdict::Readable(_)).then(iomap::available);
+    let description =
+        Description { path, length, layout: &layout, partition, volume, verdict: &verdict, iomap: iomap.as_ref() };
     let mut output = Output::new();
     if arguments.json {
         output.object(&describe::object(&description))?;
