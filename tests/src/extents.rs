@@ -1,5 +1,5 @@
 //! Where a file lies on the device, as the kernel tells it of a mount: FIEMAP, and FIBMAP block by block.
-#![allow(unsafe_code, reason = "two ioctls that no library here has")]
+#![allow(unsafe_code, reason = "three ioctls that no library here has")]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -30,9 +30,10 @@ pub enum Kind {
     Inline,
 }
 
-/// `FS_IOC_FIEMAP` and `FIBMAP`, and the flags of an extent (include/uapi/linux/fiemap.h, fs.h).
+/// `FS_IOC_FIEMAP`, `FIBMAP` and `FIGETBSZ`, and the flags of an extent (include/uapi/linux/fiemap.h, fs.h).
 const FIEMAP: u64 = 0xc020_660b;
 const FIBMAP: u64 = 1;
+const FIGETBSZ: u64 = 2;
 const LAST: u64 = 0x1;
 const INLINE: u64 = 0x200;
 const UNWRITTEN: u64 = 0x800;
@@ -96,6 +97,16 @@ pub fn fibmap(file: &File, block: u32) -> Result<u32> {
     // SAFETY: the number is an int that outlives the call.
     if unsafe { libc::ioctl(file.as_raw_fd(), FIBMAP, &raw mut number) } != 0 {
         return Err(format!("FIBMAP: {}", std::io::Error::last_os_error()).into());
+    }
+    Ok(number.cast_unsigned())
+}
+
+/// Bytes of the blocks that FIBMAP counts in.
+pub fn unit(file: &File) -> Result<u32> {
+    let mut number = 0_i32;
+    // SAFETY: the number is an int that outlives the call.
+    if unsafe { libc::ioctl(file.as_raw_fd(), FIGETBSZ, &raw mut number) } != 0 {
+        return Err(format!("FIGETBSZ: {}", std::io::Error::last_os_error()).into());
     }
     Ok(number.cast_unsigned())
 }

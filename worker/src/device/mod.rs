@@ -23,6 +23,8 @@ pub use overlay::{Overlay, Substitute};
 pub struct Device {
     source: Source,
     overlay: Overlay,
+    /// Where its first byte lies on what was handed over.
+    begin: u64,
 }
 
 enum Source {
@@ -52,18 +54,27 @@ impl Device {
         // What is longer than the address space is longer than any mapping, and refused as that.
         let length = usize::try_from(range.length).unwrap_or(usize::MAX);
         let mapping = mapping::Mapping::new(fd, range.offset, length)?;
-        Ok(Self { source: Source::Mapped(mapping), overlay: Overlay::default() })
+        Ok(Self { begin: range.offset, ..Self::over(Source::Mapped(mapping)) })
     }
 
     /// A device in memory, for tests and the fuzzer.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self { source: Source::Memory(bytes), overlay: Overlay::default() }
+        Self::over(Source::Memory(bytes))
     }
 
     /// A device of this length in bytes that a function answers for, for tests and the fuzzer: it may answer the same
     /// question otherwise each time.
     pub fn answered(length: u64, answer: impl Fn(u64, &mut [u8]) -> bool + Send + Sync + 'static) -> Self {
-        Self { source: Source::Answered { length, answer: Box::new(answer) }, overlay: Overlay::default() }
+        Self::over(Source::Answered { length, answer: Box::new(answer) })
+    }
+
+    fn over(source: Source) -> Self {
+        Self { source, overlay: Overlay::default(), begin: 0 }
+    }
+
+    /// Where its first byte lies on the device that was handed over, which may be a whole disk.
+    pub fn begin(&self) -> u64 {
+        self.begin
     }
 
     /// From now on blocks are read where the overlay says.

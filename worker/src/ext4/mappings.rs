@@ -54,6 +54,28 @@ impl Filesystem {
         Ok(())
     }
 
+    /// Which block of the device that was handed over holds this block of a file, both in blocks of `size` bytes: 0 where
+    /// none does, be it that nothing was written there, that it is within the inode, or that it does not lie in one such
+    /// block.
+    ///
+    /// # Errors
+    /// As [`Self::map`]; and what is no block, or of no regular file: [`Error::Invalid`].
+    pub fn block_on_device(&self, inode: &Inode, index: u64, size: u32) -> Result<u64> {
+        let size = u64::from(size);
+        let start = index.checked_mul(size).filter(|_| inode.kind == FileKind::Regular && size > 0);
+        let start = start.ok_or(Error::Invalid)?;
+        let left = self.whole_blocks(inode.size).saturating_sub(start);
+        if left == 0 {
+            return Ok(0);
+        }
+        let wanted = left.min(size);
+        let mapping = self.map(inode, FileOffset(start), wanted)?;
+        let MappingKind::Data(place) = mapping.kind else { return Ok(0) };
+        let place = self.device().begin().checked_add(place.0).ok_or(Error::Invalid)?;
+        let whole = mapping.length >= wanted && place.checked_rem(size) == Some(0);
+        Ok(place.checked_div(size).filter(|_| whole).unwrap_or(0))
+    }
+
     /// So many bytes, and those up to the end of the block.
     pub fn whole_blocks(&self, bytes: u64) -> u64 {
         let size = self.superblock().block_size;

@@ -16,7 +16,7 @@ use crate::ext4::seek::Wanted;
 use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier,
-    OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    OpenAccMode, OpenFlags, ReplyAttr, ReplyBmap, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use lazaret_policy::feature::Incompat;
@@ -428,6 +428,14 @@ impl fuser::Filesystem for Frontend {
     fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         match self.seek(node, offset, whence) {
             Ok(found) => reply.offset(found),
+            Err(error) => reply.error(answered(self.filesystem(), &error)),
+        }
+    }
+
+    /// FIBMAP: asked only of a mount that stands on its block device.
+    fn bmap(&self, _: &Request, node: INodeNo, size: u32, index: u64, reply: ReplyBmap) {
+        match self.inode(node).and_then(|inode| self.filesystem().block_on_device(&inode, index, size)) {
+            Ok(block) => reply.bmap(block),
             Err(error) => reply.error(answered(self.filesystem(), &error)),
         }
     }
