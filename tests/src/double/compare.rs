@@ -14,7 +14,7 @@ use crate::Result;
 use crate::extents::{Kind, Piece, fiemap};
 
 /// A longer file is read only where something is, and at its end.
-const READ_WHOLE: u64 = 64 << 20;
+const READ_WHOLE: u64 = 224 << 20;
 /// How many places of a file the search for holes begins at.
 const MOST_SOUGHT: usize = 64;
 

@@ -57,12 +57,17 @@ impl Kernel {
             Ok(reply) => reply,
             Err(errno) => return Ok(Err(errno)),
         };
-        let flags = number(&reply, 8, 4) as u32;
+        self.may_open(node, &reply).map(Ok)
+    }
+
+    /// Holds the answer to OPEN to what a file that is mapped needs.
+    pub fn may_open(&self, node: u64, reply: &[u8]) -> Result {
+        let flags = number(reply, 8, 4) as u32;
         let forbidden = wire::FOPEN_DIRECT_IO | wire::FOPEN_NONSEEKABLE | wire::FOPEN_STREAM | wire::FOPEN_PASSTHROUGH;
         if reply.len() != 16 || flags & forbidden != 0 || flags & wire::FOPEN_KEEP_CACHE == 0 {
             return Err(format!("node {node}: OPEN answered with flags {flags:#x}").into());
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// The bytes of a file from `begin` on, one window of them or less.
@@ -73,8 +78,15 @@ impl Kernel {
         if begin >= end {
             return Ok(Ok(Vec::new()));
         }
-        if !mapped {
-            return self.plain_read(node, begin, end - begin);
+        if mapped { self.read_mapped(node, way, begin, end) } else { self.plain_read(node, begin, end - begin) }
+    }
+
+    /// The bytes of a file that is mapped, between these two of them.
+    pub fn read_mapped(&mut self, node: u64, way: Way, begin: u64, end: u64) -> Result<Answered<Vec<u8>>> {
+        let size = self.nodes.get(&node).ok_or("an inode that nobody knows")?.size;
+        let end = end.min(size);
+        if begin >= end {
+            return Ok(Ok(Vec::new()));
         }
         let (mut out, mut pos) = (Vec::new(), begin);
         let asked_to = end.next_multiple_of(way.unit());
@@ -117,7 +129,8 @@ impl Kernel {
                     return Ok(Err(libc::EIO));
                 }
                 let mut bytes = vec![0; length];
-                match self.image.read_exact_at(&mut bytes[..wanted as usize], self.base + place) {
+                let device = self.image.as_ref().ok_or("a mapping, and no device")?;
+                match device.read_exact_at(&mut bytes[..wanted as usize], self.base + place) {
                     Ok(()) => Ok(Ok(bytes)),
                     Err(_) => Ok(Err(libc::EIO)),
                 }
@@ -179,9 +192,12 @@ impl Kernel {
         Ok(Ok(pieces))
     }
 
-    /// SEEK_DATA or SEEK_HOLE from a byte of the file on; none if there is no data any more.
+    /// SEEK_DATA or SEEK_HOLE from a byte of the file on; none if there is no data any more, or no file.
     pub fn seek(&mut self, node: u64, from: u64, data: bool) -> Result<Answered<Option<u64>>> {
         let size = self.nodes.get(&node).ok_or("an inode that nobody knows")?.size;
+        if from >= size {
+            return Ok(Ok(None));
+        }
         let mut pos = from;
         while pos < size {
             let io = match self.begin(node, pos, size - pos, wire::OP_REPORT)? {

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use lazaret_policy::message::Summary;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::cache::Cache;
+use super::line::{Line, Socket};
 use super::rules::{self, Half, Limits};
 use super::wire::{self, Io, bytes, number};
 use super::worker::{Setup, Starting, Worker};
@@ -18,11 +17,11 @@ use crate::Result;
 
 /// Times that one question may be asked again because what was kept is gone: the kernel has no bound, a test has.
 const MOST_RETRIES: u32 = 3;
-/// The longest packet of a worker: an answer of a mebibyte.
-const LONGEST: usize = (1 << 20) + 4096;
 /// The bit of FUSE_INIT, in the upper half of the flags.
-const INIT_IOMAP: u64 = 1 << 11;
+pub const INIT_IOMAP: u64 = 1 << 11;
 const INIT_EXT: u64 = 1 << 30;
+/// Bytes of mappings that a kernel keeps of a file where nobody says else.
+pub const KEPT: u64 = 256 << 10;
 
 /// What a kernel offers when the connection is made.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +38,17 @@ pub struct Offer {
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { minor: 99, bit: true, late: Duration::ZERO, cache_bytes: 256 << 10 }
+        Self { minor: 99, bit: true, late: Duration::ZERO, cache_bytes: KEPT }
+    }
+}
+
+impl Offer {
+    /// The body of FUSE_INIT.
+    fn init(&self) -> Vec<u8> {
+        let flags2 = 0x5fd | if self.bit { INIT_IOMAP } else { 0 };
+        let mut body = bytes(&[(7, 4), (self.minor, 4), (128 << 10, 4), (0x73ff_ffff, 4), (flags2, 4)]);
+        body.resize(64, 0);
+        body
     }
 }
 
@@ -73,10 +82,10 @@ pub struct Node {
 
 /// The kernel's side of a mount.
 pub struct Kernel {
-    fuse: OwnedFd,
+    line: Box<dyn Line>,
     unique: u64,
-    room: Vec<u8>,
-    pub(super) image: File,
+    /// What is read by mappings, and where the file system begins in it.
+    pub(super) image: Option<File>,
     pub(super) base: u64,
     zone: Option<Zone>,
     /// What mappings are held against.
@@ -101,31 +110,15 @@ impl Kernel {
         let (starting, fuse) = Starting::new(setup)?;
         let file = File::open(image)?;
         let range = setup.range.map_or((0, file.metadata()?.len()), |range| (range.offset, range.length));
-        let limits = Limits {
-            block_size: 4096,
-            most_bytes: i64::MAX as u64,
-            device: setup.device.unwrap_or(0),
-            // A loop device has whole sectors.
-            device_bytes: range.1 / 512 * 512,
-        };
-        let mut kernel = Self {
-            fuse,
-            unique: 2,
-            room: vec![0; LONGEST],
-            image: file,
-            base: range.0,
-            zone: setup.range.is_none().then(|| Zone::of(image)).transpose()?,
-            limits,
-            cache_bytes: offer.cache_bytes,
-            nodes: HashMap::new(),
-            counts: Counts::default(),
-            tamper: None,
-            forgetful: false,
-        };
-        let on = kernel.init(&offer)?;
+        let zone = setup.range.is_none().then(|| Zone::of(image)).transpose()?;
+        let mut kernel = Self::new(Box::new(Socket::new(fuse)), zone);
+        // A loop device has whole sectors.
+        kernel.register(file, setup.device.unwrap_or(0), range.1 / 512 * 512);
+        kernel.base = range.0;
+        let (on, _) = kernel.init(&offer.init())?;
         if on {
             std::thread::sleep(offer.late);
-            kernel.config(&offer)?;
+            kernel.config(offer.cache_bytes)?;
         }
         if starting.initialized()? != on {
             return Err("what the worker says of FUSE_INIT is not what it answered".into());
@@ -134,24 +127,46 @@ impl Kernel {
         Ok((kernel, worker, summary))
     }
 
-    /// FUSE_INIT; whether mappings were taken up.
-    fn init(&mut self, offer: &Offer) -> Result<bool> {
-        let flags2 = 0x5fd | if offer.bit { 0x800 } else { 0 };
-        let mut body = bytes(&[(7, 4), (offer.minor, 4), (128 << 10, 4), (0x73ff_ffff, 4), (flags2, 4)]);
-        body.resize(64, 0);
-        let reply = self.call(wire::INIT, 0, &body)?.map_err(|errno| format!("FUSE_INIT: error {errno}"))?;
+    /// A connection over this line, of which no device is known yet. `zone`: what no mapping may touch.
+    pub fn new(line: Box<dyn Line>, zone: Option<Zone>) -> Self {
+        Self {
+            line,
+            unique: 2,
+            image: None,
+            base: 0,
+            zone,
+            limits: Limits { block_size: 4096, most_bytes: i64::MAX as u64, device: 0, device_bytes: 0 },
+            cache_bytes: 0,
+            nodes: HashMap::new(),
+            counts: Counts::default(),
+            tamper: None,
+            forgetful: false,
+        }
+    }
+
+    /// From now on it knows this device, of so many bytes, by this number.
+    pub fn register(&mut self, device: File, number: u32, bytes: u64) {
+        self.image = Some(device);
+        (self.limits.device, self.limits.device_bytes) = (number, bytes);
+    }
+
+    /// FUSE_INIT; whether mappings were taken up, and the answer.
+    pub fn init(&mut self, body: &[u8]) -> Result<(bool, Vec<u8>)> {
+        let offered = number(body, 12, 4) & INIT_EXT != 0 && number(body, 16, 4) & INIT_IOMAP != 0;
+        let reply = self.call(wire::INIT, 0, body)?.map_err(|errno| format!("FUSE_INIT: error {errno}"))?;
         let (major, minor) = (number(&reply, 0, 4), number(&reply, 4, 4));
         let (flags, flags2) = (number(&reply, 12, 4), number(&reply, 32, 4));
         let on = flags & INIT_EXT != 0 && flags2 & INIT_IOMAP != 0;
-        if reply.len() != 64 || major != 7 || (on && minor < 99) || (on && !offer.bit) {
+        if reply.len() != 64 || major != 7 || (on && minor < 99) || (on && !offered) {
             return Err(format!("the answer to FUSE_INIT: 7.{minor}, flags {flags:#x} {flags2:#x}").into());
         }
-        Ok(on)
+        Ok((on, reply))
     }
 
-    /// What the kernel asks next: how mappings are counted.
-    fn config(&mut self, offer: &Offer) -> Result {
-        let mut body = bytes(&[(0x7f, 8), (i64::MAX as u64, 8), (offer.cache_bytes, 4), (0, 4)]);
+    /// What the kernel asks next: how mappings are counted. `cache_bytes`: what it keeps of a file where nobody says else.
+    pub fn config(&mut self, cache_bytes: u64) -> Result {
+        self.cache_bytes = cache_bytes;
+        let mut body = bytes(&[(0x7f, 8), (i64::MAX as u64, 8), (cache_bytes, 4), (0, 4)]);
         body.resize(64, 0);
         let reply = match self.call(wire::CONFIG, 0, &body)? {
             Err(libc::ENOSYS) => return Ok(()),
@@ -192,6 +207,25 @@ impl Kernel {
     /// One request and its answer. What the worker says meanwhile is heard.
     pub fn call(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Answered<Vec<u8>>> {
         let unique = self.ask(opcode, node, body)?;
+        self.answer_to(unique)
+    }
+
+    /// A request of another kernel as it is, but for its number; and its answer.
+    pub fn pass(&mut self, packet: &[u8]) -> Result<Answered<Vec<u8>>> {
+        let unique = self.pass_on(packet)?;
+        self.answer_to(unique)
+    }
+
+    /// The same, of one that has no answer; its number.
+    pub fn pass_on(&mut self, packet: &[u8]) -> Result<u64> {
+        self.unique += 2;
+        let mut packet = packet.to_vec();
+        packet.get_mut(8..16).ok_or("no request")?.copy_from_slice(&self.unique.to_ne_bytes());
+        self.line.send(&packet)?;
+        Ok(self.unique)
+    }
+
+    fn answer_to(&mut self, unique: u64) -> Result<Answered<Vec<u8>>> {
         match self.next_answer()? {
             (of, answer) if of == unique => Ok(answer),
             (of, _) => Err(format!("{of} was not asked").into()),
@@ -201,7 +235,7 @@ impl Kernel {
     /// The next answer, and to what. What the worker says before it is heard.
     pub fn next_answer(&mut self) -> Result<(u64, Answered<Vec<u8>>)> {
         loop {
-            let packet = self.hear()?;
+            let packet = self.line.receive()?;
             let (length, error, of) = (number(&packet, 0, 4), number(&packet, 4, 4) as i32, number(&packet, 8, 8));
             if length as usize != packet.len() || packet.len() < wire::OUT_HEADER {
                 return Err(format!("a packet of {} bytes says {length}", packet.len()).into());
@@ -219,16 +253,8 @@ impl Kernel {
     /// Sends a request; its number.
     pub fn ask(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<u64> {
         self.unique += 2;
-        send(&self.fuse, &wire::request(opcode, self.unique, node, body), SendFlags::NOSIGNAL)?;
+        self.line.send(&wire::request(opcode, self.unique, node, body))?;
         Ok(self.unique)
-    }
-
-    fn hear(&mut self) -> Result<Vec<u8>> {
-        let (length, _) = recv(&self.fuse, &mut self.room[..], RecvFlags::empty())?;
-        if length == 0 {
-            return Err("the worker is gone".into());
-        }
-        Ok(self.room[..length].to_vec())
     }
 
     /// A word of the worker's that is no answer. An error is one that its writev would have had, which a sound worker has

@@ -8,6 +8,7 @@
 //! - [`wire`]: the numbers, and requests and answers as bytes.
 //! - [`rules`]: what the kernel holds a mapping to.
 //! - [`cache`]: the mappings that it keeps of a file, and forgets.
+//! - [`line`]: the way to the worker.
 //! - [`worker`]: starts the program and plays the broker.
 //! - [`kernel`]: the connection, and what it knows of inodes.
 //! - [`file`]: what programs do with a file: read, map, ask where it lies.
@@ -18,6 +19,7 @@ pub mod cache;
 pub mod compare;
 pub mod file;
 pub mod kernel;
+pub mod line;
 pub mod rules;
 pub mod wire;
 pub mod worker;

@@ -44,7 +44,8 @@ pub fn mapping(io: &Io, half: Half, caches: bool, limits: &Limits) -> Result<(),
         (!io.has_space() || io.dev != 0, "space has a device"),
         (!io.has_space() || io.addr != NULL_ADDR, "space has an address"),
         (
-            !matches!(io.kind, HOLE | DELALLOC | INLINE | RETRY_CACHE) || (io.dev == 0 && io.addr == NULL_ADDR),
+            !matches!(io.kind, HOLE | DELALLOC | INLINE | RETRY_CACHE | PURE_OVERWRITE)
+                || (io.dev == 0 && io.addr == NULL_ADDR),
             "what is no space has neither",
         ),
         (io.kind != PURE_OVERWRITE || half == Half::Write, "only who writes overwrites"),
