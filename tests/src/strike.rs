@@ -30,6 +30,73 @@ pub enum Whose {
     Either,
 }
 
+/// The broker's way from the claim of the source to the watch, by the calls that mark its steps.
+pub const BROKER: &[(&str, u32)] = &[
+    ("signalfd4", 1),  // 1: the source and the mountpoint are opened next
+    ("openat", 6),     // among them the source
+    ("fsopen", 1),     // the superblock
+    ("fsconfig", 1),   //
+    ("fsconfig", 9),   // its creation
+    ("fsmount", 1),    // detached
+    ("socketpair", 1), // 2: the channel
+    ("clone3", 1),     // the worker is born
+    ("write", 1),      // its uid is mapped
+    ("write", 2),      // its gid
+    ("sendto", 1),     // it may go
+    ("recvfrom", 1),   // it has become the worker
+    ("recvfrom", 2),   // 3: it says that it is confined
+    ("getdents64", 1), // 4: it is looked at
+    ("readlink", 6),   // its namespaces
+    ("sendmsg", 1),    // it gets /dev/fuse
+    ("recvfrom", 3),   // it has answered FUSE_INIT
+    ("sendmsg", 2),    // 5: it gets the device
+    ("recvfrom", 4),   // 6: it is ready
+    ("move_mount", 1), // 7: the mount becomes visible
+    ("prctl", 1),      // the broker's own filter
+    ("seccomp", 1),    //
+];
+
+/// The worker's way, by calls that it comes to before the broker does.
+pub const WORKER: &[(&str, u32)] = &[
+    ("setsid", 1),                  // 2: its own session
+    ("prctl", 1),                   // its bounding set
+    ("prctl", 42),                  // its secure bits, or the signal of its broker's death
+    ("setgroups", 1),               //
+    ("setresgid", 1),               //
+    ("setresuid", 1),               //
+    ("unshare", 1),                 // its mount namespace
+    ("mount", 1),                   //
+    ("mount", 2),                   // its root
+    ("pivot_root", 1),              //
+    ("umount2", 1),                 //
+    ("dup2", 2),                    // the channel
+    ("execveat", 1),                // it becomes the worker
+    ("landlock_create_ruleset", 2), // 3: Landlock
+    ("landlock_restrict_self", 1),  //
+    ("capset", 1),                  // its capabilities
+    ("seccomp", 1),                 // the first filter
+    ("seccomp", 2),                 //
+    ("recvmsg", 1),                 // 4: waits for /dev/fuse
+    ("writev", 1),                  // answers FUSE_INIT
+    ("sendto", 2),                  // says so
+    ("recvmsg", 2),                 // 5: waits for the device
+    ("clone", 1),                   // starts its threads
+    ("seccomp", 3),                 // the last filter
+    ("sendto", 3),                  // 6: is ready
+];
+
+/// Where a mount is made that is struck, and how it is started.
+pub struct Site<'a> {
+    /// What is mounted, and where.
+    pub source: &'a Path,
+    /// See there.
+    pub point: &'a Path,
+    /// Option words.
+    pub options: &'a str,
+    /// Starts a program.
+    pub start: &'a dyn Fn(Command) -> Result<Child>,
+}
+
 /// `lazaret mount -f` with strace looking on, which sends one signal. Both are ended, whatever happens.
 pub struct Struck {
     strace: Child,
@@ -39,16 +106,23 @@ pub struct Struck {
 
 impl Struck {
     /// Starts a mount that gets `signal` when it comes to `call`.
-    pub fn mount(image: &Path, point: &Path, call: Call, whose: Whose, signal: &str) -> Result<Self> {
+    pub fn mount(source: &Path, point: &Path, call: Call, whose: Whose, signal: &str) -> Result<Self> {
+        let start = |mut command: Command| Ok(command.spawn()?);
+        Self::at(&Site { source, point, options: "timeout=5", start: &start }, call, whose, signal)
+    }
+
+    /// The same of a mount that is made like this.
+    pub fn at(site: &Site<'_>, call: Call, whose: Whose, signal: &str) -> Result<Self> {
+        let Site { source, point, options, start } = *site;
         fs::create_dir_all(point)?;
         let log = point.with_extension("strace");
         let mut strace = Command::new("strace");
         strace.args((whose == Whose::Either).then_some("-f")).arg("-qq").arg("-o").arg(&log);
         strace.args(["-e", &format!("trace={}", call.name), "-e"]);
         strace.arg(format!("inject={}:signal={signal}:when={}", call.name, call.count));
-        strace.arg(lazaret::broker()).args(["mount", "-f", "-o", "timeout=5"]).arg(image).arg(point);
-        let strace = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { strace, log, point: point.to_owned() })
+        strace.arg(lazaret::broker()).args(["mount", "-f", "-o", options]).arg(source).arg(point);
+        strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { strace: start(strace)?, log, point: point.to_owned() })
     }
 
     /// Whether the signal was sent.

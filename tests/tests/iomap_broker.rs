@@ -87,7 +87,7 @@ impl House {
     fn mount(&self, source: &Path, options: &str) -> Result<Finished> {
         let mut command = self.quarters.command(["mount", "-o", options]);
         command.arg(source).arg(&self.point);
-        started(&self.series, command)
+        self.series.run(command)
     }
 
     /// The processes of its mounts: a broker comes before its worker.
@@ -119,16 +119,6 @@ impl House {
     }
 }
 
-/// A program started on this kernel, and what it printed. It leaves a process behind, so it gets no pipes.
-fn started(series: &Series, mut command: Command) -> Result<Finished> {
-    let (stdout, stderr) = (tempfile::NamedTempFile::new()?, tempfile::NamedTempFile::new()?);
-    command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(stdout.reopen()?).stderr(stderr.reopen()?);
-    let start = std::time::Instant::now();
-    let status = wait(&mut series.spawn(command)?, lazaret::PATIENCE)?;
-    let read = |file: &tempfile::NamedTempFile| fs::read_to_string(file.path());
-    Ok(Finished { status, stdout: read(&stdout)?, stderr: read(&stderr)?, took: start.elapsed() })
-}
-
 /// The one line of stderr behind the source's name.
 fn line<'a>(finished: &'a Finished, source: &Path) -> &'a str {
     let begin = format!("lazaret: {}: ", source.display());
@@ -153,6 +143,11 @@ fn without(workshop: &Workshop) -> Result {
         return Err("this kernel has the series: what is to be seen without it cannot be seen here".into());
     }
     assert_eq!(told["iomap"]["reason"], WHY, "{told}");
+    let told = lazaret::run(["info".as_ref(), "--json".as_ref(), image.as_os_str()])?.stdout;
+    let told: Value = serde_json::from_str(&told)?;
+    assert_eq!((&told["iomap"]["offered"], &told["iomap"]["reason"]), (&false.into(), &WHY.into()), "{told}");
+    let text = lazaret::run(["info".as_ref(), image.as_os_str()])?.stdout;
+    assert!(text.lines().any(|line| line == format!("{:17}falls back: {WHY}", "iomap")), "{text}");
     let arguments = |options: &'static str| {
         ["mount".as_ref(), "-o".as_ref(), options.as_ref(), image.as_os_str(), point.as_os_str()].map(ToOwned::to_owned)
     };
@@ -183,7 +178,7 @@ fn as_nobody(workshop: &Workshop) -> Result {
     let script = "\"$0\" mount -o iomap=require \"$1\" \"$2\"; echo $?
         \"$0\" mount -o iomap \"$1\" \"$2\" && cat \"$2\"/sizes/4097 | wc -c; \"$0\" umount \"$2\"";
     let program = lazaret::broker();
-    let finished = started(&series, unprivileged::command(&place, &["sh", "-c", script], &[&program, &image, &point]))?;
+    let finished = series.run(unprivileged::command(&place, &["sh", "-c", script], &[&program, &image, &point]))?;
     assert_eq!((finished.code(), finished.stdout.trim()), (Some(0), "32\n4097"), "{finished:?}");
     let begin = format!("lazaret: {}: ", image.display());
     let lines: Vec<&str> = finished.stderr.lines().filter_map(|line| line.strip_prefix(&begin)).collect();
@@ -203,8 +198,12 @@ fn not_offered_to_the_mount(workshop: &Workshop) -> Result {
     let series = Series::new(Fault::None)?;
     let mount = |options: &str| {
         let words = ["mount".as_ref(), "-o".as_ref(), options.as_ref(), image.as_os_str(), point.as_os_str()];
-        started(&series, lazaret::command(words))
+        series.run(lazaret::command(words))
     };
+    let told = series.run(lazaret::command(["info".as_ref(), "--json".as_ref(), image.as_os_str()]))?.stdout;
+    let told: Value = serde_json::from_str(&told)?;
+    assert_eq!((&told["iomap"]["offered"], &told["iomap"]["reason"]), (&true.into(), &Value::Null), "{told}");
+    assert_eq!(series.steps(), STEPS[..1], "who only asks marks nothing");
     let refused = mount("iomap=require")?;
     assert_eq!((refused.code(), line(&refused, &image)), (Some(32), &*format!("iomap=require: {WHY}")));
     assert_eq!(series.steps(), STEPS[..3]);
@@ -373,7 +372,9 @@ fn killed_at_each_step(workshop: &Workshop) -> Result<Figures> {
     for (step, behind) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
         house.series.fault(Fault::Kills(step, behind));
         let finished = house.mount(&house.image, "iomap")?;
-        assert_ne!(finished.code(), Some(0), "killed at {step:?}, and it mounts: {finished:?}");
+        // Where the test is slow, whoever is killed behind the last of them has done the rest of his work before.
+        let late = behind && step == Step::Open;
+        assert!(late || finished.code() != Some(0), "killed at {step:?}, and it mounts: {finished:?}");
         house.unmount().and_then(|()| house.is_empty()).map_err(|error| format!("{step:?} {behind}: {error}"))?;
         kills += 1;
     }

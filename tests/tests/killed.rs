@@ -21,68 +21,13 @@ use lazaret_tests::mutate::random::Random;
 use lazaret_tests::process::{self, kill};
 use lazaret_tests::prove::Figures;
 use lazaret_tests::requirement::{self, TRACED, proof};
-use lazaret_tests::strike::{Call, Struck, Whose};
+use lazaret_tests::strike::{BROKER, Call, Struck, WORKER, Whose};
 use lazaret_tests::workshop::Workshop;
 use lazaret_tests::{Result, digest, leftover, recipe};
 
 const SOON: Duration = Duration::from_secs(2);
 /// As many starts and kills side by side.
 const SIDES: u64 = 2;
-
-/// The broker's way from the claim of the source to the watch, by the calls that mark its steps.
-const BROKER: &[(&str, u32)] = &[
-    ("signalfd4", 1),  // 1: the source and the mountpoint are opened next
-    ("openat", 6),     // among them the source
-    ("fsopen", 1),     // the superblock
-    ("fsconfig", 1),   //
-    ("fsconfig", 9),   // its creation
-    ("fsmount", 1),    // detached
-    ("socketpair", 1), // 2: the channel
-    ("clone3", 1),     // the worker is born
-    ("write", 1),      // its uid is mapped
-    ("write", 2),      // its gid
-    ("sendto", 1),     // it may go
-    ("recvfrom", 1),   // it has become the worker
-    ("recvfrom", 2),   // 3: it says that it is confined
-    ("getdents64", 1), // 4: it is looked at
-    ("readlink", 6),   // its namespaces
-    ("sendmsg", 1),    // it gets /dev/fuse
-    ("recvfrom", 3),   // it has answered FUSE_INIT
-    ("sendmsg", 2),    // 5: it gets the device
-    ("recvfrom", 4),   // 6: it is ready
-    ("move_mount", 1), // 7: the mount becomes visible
-    ("prctl", 1),      // the broker's own filter
-    ("seccomp", 1),    //
-];
-
-/// The worker's way, by calls that it comes to before the broker does.
-const WORKER: &[(&str, u32)] = &[
-    ("setsid", 1),                  // 2: its own session
-    ("prctl", 1),                   // its bounding set
-    ("prctl", 42),                  // its secure bits, or the signal of its broker's death
-    ("setgroups", 1),               //
-    ("setresgid", 1),               //
-    ("setresuid", 1),               //
-    ("unshare", 1),                 // its mount namespace
-    ("mount", 1),                   //
-    ("mount", 2),                   // its root
-    ("pivot_root", 1),              //
-    ("umount2", 1),                 //
-    ("dup2", 2),                    // the channel
-    ("execveat", 1),                // it becomes the worker
-    ("landlock_create_ruleset", 2), // 3: Landlock
-    ("landlock_restrict_self", 1),  //
-    ("capset", 1),                  // its capabilities
-    ("seccomp", 1),                 // the first filter
-    ("seccomp", 2),                 //
-    ("recvmsg", 1),                 // 4: waits for /dev/fuse
-    ("writev", 1),                  // answers FUSE_INIT
-    ("sendto", 2),                  // says so
-    ("recvmsg", 2),                 // 5: waits for the device
-    ("clone", 1),                   // starts its threads
-    ("seccomp", 3),                 // the last filter
-    ("sendto", 3),                  // 6: is ready
-];
 
 fn main() {
     requirement::main_in_turn(|workshop| {
