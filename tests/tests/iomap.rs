@@ -2,21 +2,27 @@
 //! from the device by the worker's mappings is what the kernel's own ext4 reads.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use lazaret_policy::message::Range;
+use lazaret_policy::message::{Range, Verity};
+use sha2::{Digest, Sha256};
+
 use lazaret_tests::bare::BARE;
 use lazaret_tests::block::KernelMount;
+use lazaret_tests::damage::Victim;
 use lazaret_tests::disk::{Disk, SECOND};
 use lazaret_tests::double::compare::{self, Compared};
 use lazaret_tests::double::file::Way;
 use lazaret_tests::double::kernel::{Kernel, Offer};
+use lazaret_tests::double::wire;
 use lazaret_tests::double::worker::Setup;
+use lazaret_tests::extents::fiemap;
 use lazaret_tests::matrix::MATRIX;
 use lazaret_tests::recipe::{self, RECIPES, Recipe};
 use lazaret_tests::requirement::{self, Requirement, trial};
-use lazaret_tests::workshop::Workshop;
+use lazaret_tests::workshop::{Workshop, image_of};
 use lazaret_tests::{Result, command, fill, leftover, many};
 
 /// The recipe without a regular file.
@@ -48,6 +54,11 @@ fn main() {
         }
         trials.push(trial("data-in-a-dirty-journal", BARE, workshop, data_in_a_journal));
         trials.push(trial("a partition of a disk", BARE, workshop, of_a_partition));
+        trials.extend([
+            trial("a hundred thousand extents", BARE, workshop, many_extents),
+            trial("sealed files", NO_MOUNT, workshop, sealed),
+            trial("encrypted files", NO_MOUNT, workshop, encrypted),
+        ]);
         for format in MADE_OF_FILES {
             trials.push(trial(format!("mke2fs {format}"), NO_MOUNT, workshop, |workshop| {
                 as_it_was_written(format, workshop)
@@ -123,6 +134,136 @@ fn of_a_partition(workshop: &Workshop) -> Result {
     leftover::nothing_of(&place)
 }
 
+/// Every other block of it is a hole, so it has twice as many mappings: more than the kernel keeps, many times.
+static FRAGMENTED: Recipe = Recipe {
+    name: "a-hundred-thousand-extents",
+    mebibytes: 176,
+    arguments: &["-t", "ext4", "-b", "1024"],
+    prepare: &[],
+    fill: &[|root| {
+        let file = File::create(root.join("fragmented"))?;
+        let bytes = fill::noise(7, EXTENTS as usize + 1024);
+        (0..EXTENTS).try_for_each(|number| file.write_all_at(&bytes[number as usize..][..1024], number * 2048))?;
+        Ok(())
+    }],
+    finish: &[],
+    proof: |_| Ok(()),
+    large: true,
+};
+const EXTENTS: u64 = 100_000;
+
+/// One question for as many mappings as the kernel keeps, and no byte by request.
+fn many_extents(workshop: &Workshop) -> Result {
+    let image = workshop.image(&FRAGMENTED)?;
+    let place = workshop.directory("fragmented.iomap")?;
+    let mounted = KernelMount::read_only(&image, &place)?;
+    let known = fiemap(&File::open(mounted.path().join("fragmented"))?)?;
+    assert_eq!(known.len() as u64, EXTENTS, "the image is not what it should be");
+    let (mut kernel, worker, _) = Kernel::mount(&image, Setup::default(), Offer::default())?;
+    let compared = compare::directory(&mut kernel, 1, mounted.path(), true);
+    mounted.unmount()?;
+    let (compared, counts) = (compared?, kernel.counts);
+    let budgets = (2 * EXTENTS).div_ceil(kernel.most_kept());
+    println!("{} questions for {} budgets of mappings, {counts:?}", compared.begins, budgets);
+    assert!(compared.mapped == 1 && compared.begins <= 1 + budgets && counts.reads == 0, "{compared:?} {counts:?}");
+    kernel.unmount()?;
+    assert_eq!(worker.ended()?, Some(0));
+    leftover::nothing_of(&place)
+}
+
+/// Bytes of a file that is sealed, and what lies behind it: its tree of one block, and the descriptor.
+const SEALED: usize = 40_000;
+const BLOCK: usize = 4096;
+
+fn sealed_file() -> Vec<u8> {
+    let mut all = fill::noise(11, SEALED);
+    all.resize(SEALED.next_multiple_of(BLOCK), 0);
+    let mut tree: Vec<u8> = all.chunks(BLOCK).flat_map(Sha256::digest).collect();
+    tree.resize(BLOCK, 0);
+    let mut descriptor =
+        [&[1, 1, 12, 0, 0, 0, 0, 0][..], &(SEALED as u64).to_le_bytes(), &Sha256::digest(&tree)].concat();
+    descriptor.resize(BLOCK - 4, 0);
+    all.resize(1 << 16, 0);
+    [all, tree, descriptor, 256_u32.to_le_bytes().to_vec()].concat()
+}
+
+/// What is sealed and to be checked is read, so that nobody gets a byte that is not checked. Where seals are not checked,
+/// such a file is one like any other.
+fn sealed(workshop: &Workshop) -> Result {
+    let place = workshop.directory("sealed")?;
+    let image = image_of(&place, &["-t", "ext4", "-O", "verity"], |tree| {
+        for name in ["sound", "broken", "other"] {
+            fs::write(tree.join(name), sealed_file())?;
+        }
+        Ok(())
+    })?;
+    let victim = Victim::open(&image)?;
+    for name in ["sound", "broken"] {
+        victim.debugfs(&format!("sif {name} size {SEALED}"))?;
+        victim.debugfs(&format!("sif {name} flags 0x180000"))?;
+    }
+    victim.write("broken", 5, 77, b"another byte")?;
+    let content = &sealed_file()[..SEALED];
+    for verity in [Verity::Verify, Verity::Ignore] {
+        let (mut kernel, worker, _) = Kernel::mount(&image, Setup { verity, ..Setup::default() }, Offer::default())?;
+        let mut find = |name: &str| -> Result<u64> {
+            Ok(kernel.lookup(1, name.as_bytes())?.map_err(|errno| format!("{name}: error {errno}"))?)
+        };
+        let [sound, broken, other] = [find("sound")?, find("broken")?, find("other")?];
+        let checked = verity == Verity::Verify;
+        let mapped = [sound, broken, other].map(|node| kernel.nodes[&node].mapped);
+        assert_eq!(mapped, [!checked, !checked, true]);
+        for way in Way::ALL {
+            assert_eq!(kernel.read(sound, way, 0)?, Ok(content.to_vec()), "{way:?}");
+            let read = kernel.read(broken, way, 0)?;
+            let is_found = if checked { read == Err(libc::EBADMSG) } else { read.is_ok_and(|bytes| bytes != content) };
+            assert!(is_found, "{way:?}: a byte that was changed is given");
+        }
+        if checked {
+            let before = kernel.counts;
+            for operation in [0, wire::OP_DIRECT, wire::OP_FAULT, wire::OP_REPORT] {
+                for node in [sound, broken] {
+                    assert_eq!(kernel.ask_begin(node, node, 0, 4096, operation)?, Err(libc::EINVAL));
+                }
+            }
+            assert_eq!(
+                (kernel.counts.upserts, kernel.counts.reads),
+                (before.upserts, before.reads),
+                "something is told"
+            );
+        }
+        kernel.unmount()?;
+        assert_eq!(worker.ended()?, Some(0));
+    }
+    leftover::nothing_of(&place)
+}
+
+/// Without a key there is nothing to read, by whatever way, and nobody is told where the ciphertext lies.
+fn encrypted(workshop: &Workshop) -> Result {
+    let place = workshop.directory("encrypted")?;
+    let image = image_of(&place, &["-t", "ext4", "-O", "encrypt"], |tree| {
+        for name in ["secret", "plain"] {
+            fs::write(tree.join(name), fill::noise(12, 50_000))?;
+        }
+        Ok(())
+    })?;
+    Victim::open(&image)?.debugfs("sif secret flags 0x80800")?;
+    let (mut kernel, worker, _) = Kernel::mount(&image, Setup::default(), Offer::default())?;
+    let secret = kernel.lookup(1, b"secret")?.map_err(|errno| format!("error {errno}"))?;
+    let plain = kernel.lookup(1, b"plain")?.map_err(|errno| format!("error {errno}"))?;
+    assert_eq!((kernel.nodes[&secret].mapped, kernel.nodes[&plain].mapped), (false, true));
+    assert_eq!((kernel.open(secret)?, kernel.open(plain)?), (Err(libc::ENOKEY), Ok(())));
+    for operation in [0, wire::OP_DIRECT, wire::OP_FAULT, wire::OP_REPORT] {
+        assert_eq!(kernel.ask_begin(secret, secret, 0, 4096, operation)?, Err(libc::ENOKEY));
+    }
+    assert_eq!(kernel.plain_read(secret, 0, 4096)?, Err(libc::ENOKEY));
+    assert_eq!((kernel.counts.upserts, kernel.counts.invals), (0, 0), "something is told");
+    assert_eq!(kernel.read(plain, Way::Buffered, 0)?, Ok(fill::noise(12, 50_000)));
+    kernel.unmount()?;
+    assert_eq!(worker.ended()?, Some(0));
+    leftover::nothing_of(&place)
+}
+
 /// Only what it was made of can be held against such an image.
 fn as_it_was_written(format: &str, workshop: &Workshop) -> Result {
     let place = workshop.directory(&format.replace(' ', "_"))?;
@@ -133,7 +274,7 @@ fn as_it_was_written(format: &str, workshop: &Workshop) -> Result {
     }
     let sparse = File::create(tree.join("sparse"))?;
     for block in 0..20 {
-        std::os::unix::fs::FileExt::write_all_at(&sparse, &fill::noise(block, 5000), block * 200_000)?;
+        sparse.write_all_at(&fill::noise(block, 5000), block * 200_000)?;
     }
     File::create(&image)?.set_len(96 << 20)?;
     let mut mke2fs = Command::new("mke2fs");
