@@ -16,8 +16,8 @@ use crate::ext4::seek::Wanted;
 use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier,
-    OpenAccMode, OpenFlags, ReplyAttr, ReplyBmap, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    OpenAccMode, OpenFlags, ReplyAttr, ReplyBmap, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::{COOKIES, Special, Start};
