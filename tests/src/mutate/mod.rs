@@ -6,12 +6,14 @@
 //! - [`seeds`]: the sound images, of many shapes.
 //! - [`layout`]: where the structures of an image lie.
 //! - [`damage`]: what is done to them.
+//! - [`sealed`]: files with Merkle trees.
 
 pub(crate) mod bytes;
 pub(crate) mod damage;
 pub(crate) mod layout;
 pub mod random;
 pub(crate) mod seal;
+pub(crate) mod sealed;
 pub mod seeds;
 
 use self::random::Random;

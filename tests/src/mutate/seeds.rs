@@ -11,6 +11,7 @@ use lazaret_worker::ext4::checksum::crc32c;
 
 use super::bytes::{be32, put, u32};
 use super::layout::{self, Layout};
+use super::sealed;
 use crate::fill::noise;
 use crate::{Result, command};
 
@@ -98,7 +99,13 @@ const SHAPES: &[Shape] = &[
         finish: encrypt,
         ..PLAIN
     },
-    Shape { name: "verity", format: "-t ext4 -b 1024 -O verity,^has_journal", finish: seal_a_file, ..PLAIN },
+    Shape {
+        name: "verity",
+        format: "-t ext4 -b 1024 -O verity,^has_journal",
+        requests: &["write DIR/sealed sealed", "write DIR/sealed-deep sealed-deep"],
+        finish: seal_files,
+        ..PLAIN
+    },
     Shape { name: "mmp", format: "-t ext4 -b 1024 -O mmp,^has_journal", ..PLAIN },
     Shape { name: "csum-seed", format: "-t ext4 -b 2048 -O metadata_csum_seed,^has_journal", ..PLAIN },
     Shape { name: "orphan-quota", format: "-t ext4 -b 1024 -O quota,project,^has_journal", ..PLAIN },
@@ -191,6 +198,9 @@ fn fill(place: &Path) -> Result {
         fs::create_dir(root.join("d/e"))?;
         fs::write(root.join("d/e/deep"), b"deep")?;
     }
+    for (name, (_, file)) in ["sealed", "sealed-deep"].into_iter().zip(sealed_files()) {
+        fs::write(place.join(name), file)?;
+    }
     fs::write(place.join("value"), noise(3, 700))?;
     fs::write(place.join("block"), noise(4, 1024))?;
     fs::write(place.join("blocks"), [noise(5, 1024), 0xc03b_3998_u32.to_be_bytes().to_vec(), noise(6, 1020)].concat())?;
@@ -224,9 +234,22 @@ fn encrypt(bytes: &mut [u8], layout: &Layout) {
     flag(bytes, layout, 0xa000, 0x800);
 }
 
-/// A file says that it has a tree: it has none, and a mutation may come close to one.
-fn seal_a_file(bytes: &mut [u8], layout: &Layout) {
+/// All files say that they have trees. Two have them; of the others a mutation may come close to one.
+fn seal_files(bytes: &mut [u8], layout: &Layout) {
     flag(bytes, layout, 0x8000, 0x10_0000);
+    for inode in layout.pieces.iter().filter(|piece| piece.kind == layout::Kind::Inode) {
+        let whole = u32(bytes, inode.at + 4);
+        if let Some((length, _)) = sealed_files().iter().find(|(_, file)| file.len() == whole as usize) {
+            put(bytes, inode.at + 4, &(*length as u32).to_le_bytes());
+        }
+    }
+}
+
+/// Files with a tree of one block, and with one of two levels: how many bytes each has, and all of it. The first one has no
+/// more blocks than a mutation knows of.
+fn sealed_files() -> [(usize, Vec<u8>); 2] {
+    let sealed = |length: usize, function, salt: &[u8]| (length, sealed::file(&noise(7, length), function, salt));
+    [sealed(2000, sealed::SHA256, b"salt"), sealed(40_000, sealed::SHA512, b"")]
 }
 
 /// Fast commits behind the log: a name goes, another comes, and a file loses and gains blocks.
