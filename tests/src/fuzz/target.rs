@@ -1,6 +1,6 @@
 //! All targets by name: what runs an input, what makes another of it, and what the first ones are.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lazaret_policy::scan::Table;
 use lazaret_worker::device::Device;
@@ -88,11 +88,16 @@ impl Target {
     /// # Panics
     /// If the worker does what it must never do, or takes more than it may.
     pub fn run(&self, input: &[u8]) {
-        let begin = now();
+        let begin = Instant::now();
         let ((), held) = most_held(|| (self.run)(input));
-        let took = now() - begin;
-        assert!(took < LONGEST, "{took:?} of CPU time");
         assert!(held < MOST, "{} KiB of memory", held >> 10);
+        // The clock on the wall is the one that costs nothing. What was long by it has waited, or is long again.
+        if begin.elapsed() >= LONGEST {
+            let begin = now();
+            (self.run)(input);
+            let took = now() - begin;
+            assert!(took < LONGEST, "{took:?} of CPU time");
+        }
     }
 
     /// Makes another input of one, of at most so many bytes.

@@ -7,6 +7,7 @@
 //! - Bytes that are read are those of the mapping; a hole reads as zeros.
 //! - The same question has the same answer, asked of the same image again, in another order.
 //! - What reading finds damaged, checking finds damaged.
+//! - A request copies no more out of the image than its budget and what it asks for: counted at the device.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,6 +23,8 @@ use lazaret_worker::ext4::{
 };
 use lazaret_worker::{device::Device, tool};
 
+use super::scratch::copied;
+
 /// Bytes that one request reads: of what is looked at closely, and of the rest.
 const PIECE: usize = 8192;
 const LITTLE: usize = 2048;
@@ -32,6 +35,12 @@ const MOST_PIECES: usize = 4;
 const MOST_REQUESTS: usize = 1500;
 /// Steps of a check, each of bounded work.
 const MOST_STEPS: usize = 2000;
+/// Blocks that a request looks at besides what its budget is for: an inode, the root of a tree of hashes.
+const FEW_BLOCKS: u64 = 4;
+/// Bytes of a value of an attribute, and of a block of a tree of hashes, at the most.
+const VALUE: u64 = 64 << 10;
+/// Blocks that a verified read of a piece looks at: of data, and on each of eight levels.
+const MOST_HASHED: u64 = 9 * 9;
 /// Groups whose own blocks are known to the oracle.
 const MOST_GROUPS: u32 = 64;
 
@@ -54,6 +63,8 @@ enum Request {
 pub struct Tour<'a> {
     fs: &'a Filesystem,
     own: &'a [Range<u64>],
+    /// Bytes that a request may look at.
+    work: u64,
     requests: usize,
     /// An object of which a request has cost as much as it may.
     dear: Option<InodeNumber>,
@@ -90,7 +101,7 @@ pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes<'_>)
         return false;
     };
     let own = if wishes.steady { own_blocks(&fs) } else { Vec::new() };
-    let mut tour = Tour::new(&fs, &own, wishes);
+    let mut tour = Tour::new(&fs, (&own, settings.work), wishes);
     tour.tree();
     tour.inodes();
     let _ = (fs.statfs(), fs.warnings(), tool::summary(&fs));
@@ -104,11 +115,11 @@ pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes<'_>)
     true
 }
 
-/// Asks all that concerns these objects; `own` is what [`own_blocks`] says.
+/// Asks all that concerns these objects; `own` is what [`own_blocks`] says, and how many bytes a request may look at.
 ///
 /// # Panics
 /// Where something is answered that must never be.
-pub fn objects(fs: &Filesystem, own: &[Range<u64>], numbers: &[u32], names: &[&[u8]]) {
+pub fn objects(fs: &Filesystem, own: (&[Range<u64>], u64), numbers: &[u32], names: &[&[u8]]) {
     let mut tour = Tour::new(fs, own, Wishes { steady: true, focus: Some(&[]), ..Wishes::default() });
     for number in numbers.iter().copied().filter_map(InodeNumber::new) {
         let Ok(inode) = fs.inode(number) else { continue };
@@ -131,11 +142,12 @@ struct Answer {
 }
 
 impl<'a> Tour<'a> {
-    fn new(fs: &'a Filesystem, own: &'a [Range<u64>], wishes: Wishes<'a>) -> Self {
+    fn new(fs: &'a Filesystem, (own, work): (&'a [Range<u64>], u64), wishes: Wishes<'a>) -> Self {
         let record = wishes.twice.then(Vec::new);
         Self {
             fs,
             own,
+            work,
             requests: 0,
             dear: None,
             record,
@@ -257,7 +269,10 @@ impl<'a> Tour<'a> {
             return Err(Error::Budget);
         }
         let mut digest = self.record.is_some().then(DefaultHasher::new);
+        let before = copied();
         let answer = answer(self.fs, self.own, &mut self.buffer, inode, &request, digest.as_mut());
+        let (cost, most) = (copied() - before, self.most_copied(inode, &request));
+        assert!(cost <= most, "{request:?} of inode {} copies {cost} bytes, and not {most}", inode.number.value());
         if let Err(error) = &answer {
             self.note(inode.number, error);
             if *error == Error::Budget {
@@ -268,6 +283,20 @@ impl<'a> Tour<'a> {
             record.push((inode.number, request, digest.finish()));
         }
         answer
+    }
+
+    /// How much a request may copy. Whoever asks for a mapping here reads a piece of it, too; a value of an attribute may
+    /// be a file; and where reads are verified, each block of the tree is looked for on a budget of its own.
+    fn most_copied(&self, inode: &Inode, request: &Request) -> u64 {
+        let few = FEW_BLOCKS * u64::from(self.fs.superblock().block_size.bytes());
+        let besides = match request {
+            Request::Read(..) if self.fs.is_sealed(inode) => MOST_HASHED * (self.work + VALUE),
+            Request::Read(_, most) => *most as u64,
+            Request::Map(_) => self.work + PIECE as u64,
+            Request::Attributes | Request::Attribute(_) => self.work + VALUE,
+            _ => 0,
+        };
+        self.work.saturating_add(few).saturating_add(besides)
     }
 
     fn note(&mut self, inode: InodeNumber, error: &Error) {

@@ -16,7 +16,7 @@ use lazaret_policy::message::{Checksum, Verity};
 use lazaret_worker::ext4::{Filesystem, InodeNumber, Settings};
 
 use super::image::{IGNORED, SEALED, VERIFIED, WARNED, WORK};
-use super::scratch::{Changes, Scratch};
+use super::scratch::{Changes, Scratch, Seals};
 use super::stock::{Sound, sound};
 use super::tour;
 use crate::mutate::layout::{Kind, Piece};
@@ -39,6 +39,8 @@ pub struct Window {
 
 /// Bytes that a request may look at: an image that wants more is told so a thousand times a second, and not thrice.
 const LITTLE_WORK: u64 = 256 << 10;
+/// The same where blocks have 1 KiB: less than half of the image, so that a map of it is soon too much.
+const LESS_WORK: u64 = 128 << 10;
 /// Where `i_extra_isize` stands.
 const EXTRA_SIZE: usize = 0x80;
 const WHOLE: Range<usize> = 0..usize::MAX;
@@ -84,12 +86,15 @@ pub(crate) struct Found {
     pub(crate) pieces: Vec<(Piece, Range<usize>)>,
     /// Those bytes, sound.
     pub(crate) bytes: Vec<u8>,
+    /// What is sealed when they are changed.
+    seals: Seals,
 }
 
 /// A file system, and which blocks no file may hold.
 struct Opened {
     fs: Filesystem,
     own: Vec<Range<u64>>,
+    work: u64,
 }
 
 thread_local! {
@@ -119,7 +124,7 @@ impl Found {
             return Vec::new();
         }
         let before: Vec<Vec<u8>> = self.pieces.iter().map(|(piece, _)| changes.look(*piece).to_vec()).collect();
-        changes.seal();
+        changes.seal_after(&self.seals);
         let mut unsealed = Vec::new();
         for ((piece, _), before) in self.pieces.iter().zip(before) {
             let sound = &self.sound.bytes[piece.at..piece.at + piece.length];
@@ -163,7 +168,8 @@ impl Window {
         let inodes = if objects.is_empty() { shown() } else { objects };
         let of = |(piece, range): &(Piece, Range<usize>)| &sound.bytes[piece.at + range.start..piece.at + range.end];
         let bytes = pieces.iter().flat_map(of).copied().collect();
-        Found { sound, inodes, pieces, bytes }
+        let seals = Seals::of(sound, pieces.iter().map(|(piece, _)| *piece).collect());
+        Found { sound, inodes, pieces, bytes, seals }
     }
 
     /// Where the bytes of the structures begin in an input, and the name before them.
@@ -188,16 +194,20 @@ impl Window {
     pub fn run(&self, input: &[u8]) {
         let (flags, name, mut bytes) = self.split(input);
         let found = self.found();
-        let unsealed = RefCell::default();
+        let (unsealed, changed) = (RefCell::default(), RefCell::new(Vec::new()));
         Scratch::of(found.sound).with(
             |changes| {
                 for (piece, range) in &found.pieces {
                     let (these, rest) = bytes.split_at(range.len().min(bytes.len()));
-                    changes.piece(*piece)[range.start..][..these.len()].copy_from_slice(these);
+                    let there = &mut changes.piece(*piece)[range.start..][..these.len()];
+                    if there != these {
+                        there.copy_from_slice(these);
+                        changed.borrow_mut().push(piece.owner);
+                    }
                     bytes = rest;
                 }
                 if flags & SEALED != 0 {
-                    changes.seal();
+                    changes.seal_after(&found.seals);
                 } else if flags & (WARNED | IGNORED) == 0 {
                     unsealed.replace(found.unsealed(changes));
                 }
@@ -205,7 +215,12 @@ impl Window {
             |scratch| {
                 if let Some(opened) = self.open(scratch, flags) {
                     let fs = &opened.fs;
-                    tour::objects(fs, &opened.own, &found.inodes, &[name]);
+                    // An object that is as it was has nothing new to say.
+                    let changed = changed.take();
+                    let new = |number: &&u32| changed.is_empty() || changed.contains(number);
+                    let asked: Vec<u32> =
+                        found.inodes.iter().filter(|number| self.objects.is_empty() || new(number)).copied().collect();
+                    tour::objects(fs, (&opened.own, opened.work), &asked, &[name]);
                     let counts = fs.superblock().ro_compat.contains(RoCompat::METADATA_CSUM);
                     for number in unsealed.take().into_iter().filter(|_| counts).filter_map(InodeNumber::new) {
                         assert!(fs.inode(number).is_err(), "a wrong checksum is let pass");
@@ -218,9 +233,10 @@ impl Window {
     /// The file system, opened anew if opening it looks at what is changed. It remembers nothing of an image but that.
     fn open(&self, scratch: &Scratch, flags: u8) -> Option<Rc<Opened>> {
         let open = || {
-            let settings = Settings { keeps: false, ..settings(flags) };
-            let fs = Filesystem::open(scratch.device(), settings).ok()?;
-            Some(Rc::new(Opened { own: tour::own_blocks(&fs), fs }))
+            let settings = settings(flags);
+            let work = if settings.work == LITTLE_WORK { LESS_WORK } else { settings.work };
+            let fs = Filesystem::open(scratch.device(), Settings { keeps: false, work, ..settings }).ok()?;
+            Some(Rc::new(Opened { own: tour::own_blocks(&fs), fs, work }))
         };
         let stays = |&(kind, _): &(Kind, usize)| {
             use Kind::{Attributes, Directory, ExtentNode, Inode, Pointers};
