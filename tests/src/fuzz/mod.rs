@@ -24,6 +24,7 @@ pub mod messages;
 pub mod mutator;
 pub mod requests;
 pub mod scratch;
+mod session;
 pub mod stock;
 pub mod target;
 pub mod tour;

@@ -6,29 +6,24 @@
 //! mebibyte.
 
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
 
-use lazaret_policy::message::{Purpose, Special, Start, Xattrs};
-use lazaret_worker::ext4::Filesystem;
-use lazaret_worker::fuse;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair,
-};
+use lazaret_worker::ext4::{Filesystem, Settings};
 
-use super::image::{CHANGE, Recipe};
+use super::image::{CHANGE, Change, IGNORED, Recipe, VERIFIED, WARNED, WORK};
 use super::scratch::Scratch;
+use super::session::{self, HEAD};
+use super::stock::Sound;
 use super::window::settings;
+use crate::mutate::layout::Kind;
 use crate::mutate::random::Random;
 
-/// Bytes of `struct fuse_in_header` and of `struct fuse_out_header` (include/uapi/linux/fuse.h).
-const HEAD: usize = 40;
+/// Bytes of `struct fuse_out_header` (include/uapi/linux/fuse.h).
 const REPLY: usize = 16;
 /// The most that a request may ask for, as it was agreed.
 const MOST: u32 = 1 << 20;
 const MOST_PACKETS: usize = 24;
 const MOST_PACKET: usize = 4096;
 
-const INIT: u32 = 26;
 const READ: u32 = 15;
 const WRITE: u32 = 16;
 const SETXATTR: u32 = 21;
@@ -85,15 +80,35 @@ const OPERATIONS: [(u32, usize, usize); 40] = [
 /// Serves the packets of an input, and looks at each reply.
 pub fn requests(input: &[u8]) {
     let (recipe, open_without_asking, packets) = split(input);
-    let scratch = Scratch::of(recipe.sound());
-    scratch.with(
+    let sound = recipe.sound();
+    // Some have a session of their own, in which what was checked is kept.
+    let alone = matches!(recipe.flags & 0xf0, WORK | 0xf0) || !recipe.changes.iter().all(|change| stays(change, sound));
+    let read = recipe.flags & (WARNED | IGNORED | VERIFIED);
+    let key = (!alone).then_some((std::ptr::from_ref(sound) as usize, read, open_without_asking));
+    let settings = Settings { keeps: alone, ..settings(recipe.flags) };
+    let mut seen = HashSet::new();
+    Scratch::of(sound).with(
         |changes| recipe.apply(changes),
         |scratch| {
-            if let Ok(fs) = Filesystem::open(scratch.device(), settings(recipe.flags)) {
-                serve(fs, open_without_asking, &packets);
-            }
+            let open = || Some((Filesystem::open(scratch.device(), settings).ok()?, open_without_asking));
+            session::asked(key, open, &packets, &mut |reply| hear(reply, &packets, &mut seen));
         },
     );
+}
+
+/// Whether a change is of what a file system that is open reads anew each time.
+fn stays(change: &Change, sound: &Sound) -> bool {
+    use Kind::{Attributes, Data, Directory, ExtentNode, Inode, Pointers};
+    /// The inode of the journal, which opening looks at.
+    const JOURNAL: u32 = 8;
+    /// Of the superblock's features: a journal that opening replays, whose fast commits go by inodes and directories.
+    const RECOVER: u8 = 4;
+    if sound.bytes[1024 + 0x60] & RECOVER != 0 {
+        return false;
+    }
+    change.piece(sound).is_none_or(|piece| {
+        matches!(piece.kind, Attributes | Data | Directory | ExtentNode | Inode | Pointers) && piece.owner != JOURNAL
+    })
 }
 
 fn split(input: &[u8]) -> (Recipe, bool, Vec<Vec<u8>>) {
@@ -148,69 +163,25 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-fn start(open_without_asking: bool) -> Start {
-    Start {
-        purpose: Purpose::Mount,
-        checksum: Default::default(),
-        verity: Default::default(),
-        superblock: None,
-        trust_descriptors: false,
-        special: if open_without_asking { Special::Hide } else { Special::Show },
-        xattrs: Xattrs::All,
-        uid: None,
-        gid: None,
-        umask: 0,
-        open_without_asking,
-        request_timeout: 0,
-        iomap: false,
-        threads: 1,
-        memory: 64 << 20,
+/// Looks at one reply; `seen` are those before it.
+fn hear(reply: &[u8], packets: &[Vec<u8>], seen: &mut HashSet<u64>) {
+    let length = reply.len();
+    assert!(
+        length >= REPLY && u32_at(reply, 0) as usize == length,
+        "a reply of {length} bytes says {}",
+        u32_at(reply, 0)
+    );
+    let (error, unique) = (u32_at(reply, 4) as i32, u64_at(reply, 8));
+    assert!((-4095..=0).contains(&error) && (error == 0 || length == REPLY), "error {error} in {length} bytes");
+    assert!(seen.insert(unique), "{unique} is answered twice");
+    // That of FUSE_INIT, in a session that was made for this.
+    if unique == 1 {
+        return;
     }
-}
-
-fn serve(fs: Filesystem, open_without_asking: bool, packets: &[Vec<u8>]) {
-    let (kernel, fuse) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair");
-    let mut init = vec![0_u8; HEAD + 64];
-    let words =
-        [(0, 104), (4, INIT), (8, 1), (HEAD, 7), (HEAD + 4, 41), (HEAD + 8, 1 << 17), (HEAD + 12, !0), (HEAD + 16, !0)];
-    for (at, word) in words {
-        init[at..at + 4].copy_from_slice(&u32::to_le_bytes(word));
-    }
-    send(&kernel, &init, SendFlags::NOSIGNAL).expect("room for one packet");
-    let (session, opener) = fuse::handshake(fuse, &start(open_without_asking)).expect("a handshake");
-    opener.open(fs);
-    // All is sent before anything is answered: what has no room is not sent.
-    let fits = |packet: &&Vec<u8>| send(&kernel, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_ok();
-    let sent: Vec<&Vec<u8>> = packets.iter().take_while(fits).collect();
-    shutdown(&kernel, Shutdown::Write).expect("a socket");
-    std::thread::scope(|scope| {
-        scope.spawn(|| session.run());
-        listen(&kernel, &sent);
-    });
-}
-
-/// Hears every reply until there are no more.
-fn listen(kernel: &OwnedFd, sent: &[&Vec<u8>]) {
-    let (mut seen, mut bytes) = (HashSet::new(), vec![0; 1 << 18]);
-    while let Ok((length @ 1.., _)) = recv(kernel, &mut bytes, RecvFlags::empty()) {
-        let reply = &bytes[..length];
-        assert!(
-            length >= REPLY && u32_at(reply, 0) as usize == length,
-            "a reply of {length} bytes says {}",
-            u32_at(reply, 0)
-        );
-        let (error, unique) = (u32_at(reply, 4) as i32, u64_at(reply, 8));
-        assert!((-4095..=0).contains(&error) && (error == 0 || length == REPLY), "error {error} in {length} bytes");
-        assert!(seen.insert(unique), "{unique} is answered twice");
-        if unique == 1 {
-            continue;
-        }
-        let request = (unique / 2).checked_sub(1).and_then(|number| sent.get(number as usize));
-        let request = request.filter(|_| unique % 2 == 0).unwrap_or_else(|| panic!("{unique} was never asked"));
-        if error == 0 {
-            answered(request, &reply[REPLY..]);
-        }
+    let request = (unique / 2).checked_sub(1).and_then(|number| packets.get(number as usize));
+    let request = request.filter(|_| unique % 2 == 0).unwrap_or_else(|| panic!("{unique} was never asked"));
+    if error == 0 {
+        answered(request, &reply[REPLY..]);
     }
 }
 
@@ -247,6 +218,11 @@ pub fn mutate(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
         0 | 1 => {
             let changed = super::mutator::recipe(&recipe.encode(), 2 + 7 * CHANGE, random);
             recipe = Recipe::decode(&changed);
+            // What is served is the matter here, and not what opening refuses.
+            if random.below(16) > 0 {
+                let sound = recipe.sound();
+                recipe.changes.retain(|change| stays(change, sound));
+            }
         }
         2 if last > 1 => packets.swap(random.below(last), random.below(last)),
         3 if last > 1 => drop(packets.remove(random.below(last))),
