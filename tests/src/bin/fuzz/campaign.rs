@@ -154,16 +154,20 @@ impl Shared {
         let id = program.id();
         let log = self.place.folder("logs", name)?.join("last");
         let mut log = File::create(log)?;
-        let (mut last, mut used) = (Pulse::default(), 0.0);
+        let mut last = Pulse::default();
         for line in BufReader::new(program.stderr.take().ok_or("no output")?).lines() {
             let Ok(line) = line else { continue };
             writeln!(log, "{line}")?;
             if let Some(pulse) = Pulse::read(&line) {
                 last = pulse.clone();
                 lock(&self.lanes)[lane] = Some((name, pulse));
-                used = cpu_seconds(id).unwrap_or(used);
+            }
+            if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
+                last.executions = count.trim().parse()?;
             }
         }
+        // One that has ended tells it until it is waited for.
+        let used = cpu_seconds(id).unwrap_or(0.0);
         program.wait()?;
         let new: Vec<PathBuf> = crashes(&artifacts)?.into_iter().filter(|file| !before.contains(file)).collect();
         *lock(&self.done) += last.executions;
