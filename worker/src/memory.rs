@@ -39,10 +39,35 @@ macro_rules! fixed_memory {
 
         #[cfg(not(test))]
         #[unsafe(no_mangle)]
-        extern "C" fn write(_fd: i32, _bytes: *const u8, _length: usize) -> isize {
-            $crate::memory::end($crate::memory::USED_UP)
+        unsafe extern "C" fn write(fd: i32, bytes: *const u8, length: usize) -> isize {
+            // SAFETY: the caller's promises are those of write(2).
+            unsafe { $crate::memory::write(fd, bytes, length) }
         }
     };
+}
+
+/// What stands in the place of write(2): the end, whatever was to be written.
+///
+/// # Safety
+/// As for write(2).
+#[cfg(not(feature = "fuzz"))]
+pub unsafe fn write(_fd: i32, _bytes: *const u8, _length: usize) -> isize {
+    end(USED_UP)
+}
+
+/// The same where a worker is fuzzed: a fork server, which stands before `main`, tells its fuzzer of each child by it. Once
+/// the memory is sealed, and so before the first byte of an image, it is the end as ever.
+///
+/// # Safety
+/// As for write(2): `bytes` points to `length` bytes, and the fd is open.
+#[cfg(feature = "fuzz")]
+pub unsafe fn write(fd: i32, bytes: *const u8, length: usize) -> isize {
+    if MEMORY.sealed.load(Ordering::Acquire) {
+        end(USED_UP);
+    }
+    // SAFETY: the caller promises both.
+    let (fd, bytes) = unsafe { (std::os::fd::BorrowedFd::borrow_raw(fd), std::slice::from_raw_parts(bytes, length)) };
+    rustix::io::write(fd, bytes).map_or(-1, |written| isize::try_from(written).unwrap_or(isize::MAX))
 }
 
 /// How a worker ends when its heap is used up where no error can be answered.
