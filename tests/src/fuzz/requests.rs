@@ -218,11 +218,6 @@ pub fn mutate(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
         0 | 1 => {
             let changed = super::mutator::recipe(&recipe.encode(), 2 + 7 * CHANGE, random);
             recipe = Recipe::decode(&changed);
-            // What is served is the matter here, and not what opening refuses.
-            if random.below(16) > 0 {
-                let sound = recipe.sound();
-                recipe.changes.retain(|change| stays(change, sound));
-            }
         }
         2 if last > 1 => packets.swap(random.below(last), random.below(last)),
         3 if last > 1 => drop(packets.remove(random.below(last))),
@@ -237,6 +232,12 @@ pub fn mutate(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
             }
         }
         _ => packets.insert(random.below(last + 1), fresh(random)),
+    }
+    // What is served is the matter here, and not what opening refuses.
+    if random.below(32) > 0 {
+        let sound = recipe.sound();
+        recipe.changes.retain(|change| stays(change, sound));
+        recipe.flags &= 0x0f;
     }
     let open = open != (random.below(32) == 0);
     let whole = join(&recipe, open, &packets);

@@ -9,6 +9,7 @@
 //! - What reading finds damaged, checking finds damaged.
 //! - A request copies no more out of the image than its budget and what it asks for: counted at the device.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{ControlFlow, Range};
@@ -43,6 +44,11 @@ const VALUE: u64 = 64 << 10;
 const MOST_HASHED: u64 = 9 * 9;
 /// Groups whose own blocks are known to the oracle.
 const MOST_GROUPS: u32 = 64;
+
+thread_local! {
+    /// Room for what is read, from tour to tour.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A request, such that it can be made again.
 #[derive(Clone, Debug)]
@@ -133,6 +139,12 @@ pub fn objects(fs: &Filesystem, own: (&[Range<u64>], u64), numbers: &[u32], name
     }
 }
 
+impl Drop for Tour<'_> {
+    fn drop(&mut self) {
+        BUFFER.set(std::mem::take(&mut self.buffer));
+    }
+}
+
 /// What an answer is to the rest of a tour.
 #[derive(Default)]
 struct Answer {
@@ -144,18 +156,9 @@ struct Answer {
 impl<'a> Tour<'a> {
     fn new(fs: &'a Filesystem, (own, work): (&'a [Range<u64>], u64), wishes: Wishes<'a>) -> Self {
         let record = wishes.twice.then(Vec::new);
-        Self {
-            fs,
-            own,
-            work,
-            requests: 0,
-            dear: None,
-            record,
-            hit: None,
-            focus: wishes.focus,
-            brief: true,
-            buffer: vec![0; PIECE],
-        }
+        let mut buffer = BUFFER.take();
+        buffer.resize(PIECE, 0);
+        Self { fs, own, work, requests: 0, dear: None, record, hit: None, focus: wishes.focus, brief: true, buffer }
     }
 
     fn tree(&mut self) {

@@ -146,6 +146,9 @@ impl Shared {
             ])
             .arg("-print_final_stats=1")
             .env("LAZARET_FUZZ_IMAGES", self.place.0.join("images"))
+            // A buffer of 16 MiB, as each session has, is pages that nobody touches, and not zeros that are written: glibc's
+            // own threshold would rise above it.
+            .env("MALLOC_MMAP_THRESHOLD_", "1048576")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
