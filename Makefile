@@ -12,7 +12,7 @@
 #   make fuzz             runs the targets of tests/fuzz for TIME (60) seconds each, or TARGET alone on every core
 #   make fuzz-repro       runs FILE, what a run was ended by, makes it small and keeps it as a test
 #   make fuzz-report      what was run in all, and what of the source the kept inputs reach
-#   make fuzz-planted     shows that bugs which were planted are found, each within TIME (600) seconds
+#   make fuzz-planted     shows that bugs which were planted are found, each within TIME (600) seconds, or BUG alone
 #   make bench            measures beside the kernel and fuse2fs: ROUNDS (5), ONLY a part of a workload's name
 #   make lint             formatting, clippy, dependencies, and the source held to the design
 #   make install          DESTDIR= PREFIX= (/usr/local): programs, man pages, completions, units, rules; nothing is turned on
@@ -103,13 +103,15 @@ verdicts: tools
 TIME := 60
 TARGET :=
 FILE :=
+BUG :=
 # Images, first inputs, the corpus that grows, what ended a run, and the record of all runs.
 FUZZED := $(CURDIR)/target/fuzz
 FUZZ := cargo run --quiet $(PROFILE) --package lazaret-tests --bin fuzz --
 PLANTED :=
 # Without a sanitizer, and without the checks of the standard library's own unsafe code: what parses has none, and is twice
-# as fast so.
-FUZZERS = RUSTFLAGS="-Zub-checks=no $(PLANTED)" cargo +nightly fuzz build --fuzz-dir tests/fuzz --sanitizer none --no-trace-compares --target-dir
+# as fast so. What is never called is not linked, and only what is fuzzed is counted.
+FUZZERS = RUSTFLAGS="-Zub-checks=no $(PLANTED)" RUSTC_WRAPPER="$(CURDIR)/tests/fuzz/instrument" cargo +nightly fuzz build \
+    --fuzz-dir tests/fuzz --release --strip-dead-code --sanitizer none --no-trace-compares --target-dir
 HOST := $(shell rustc --print host-tuple 2>/dev/null)
 
 fuzzers: TOOLS += c++=g++
@@ -153,7 +155,10 @@ fuzz-report: fuzzers
 	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$$test" every_target >/dev/null
 	"$$llvm/llvm-profdata" merge -sparse "$(FUZZED)/coverage.profraw" -o "$(FUZZED)/coverage.profdata"
 	"$$llvm/llvm-cov" export -summary-only -instr-profile "$(FUZZED)/coverage.profdata" "$$test" >"$(FUZZED)/coverage.json"
-	$(FUZZ) report "$(FUZZED)" "$(FUZZED)/coverage.json"
+	$(FUZZERS) "$(FUZZED)/build" edges
+	edges="$(FUZZED)/build/$(HOST)/release/edges"
+	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$$edges" "$(FUZZED)/seeds" "$(FUZZED)/corpus" >"$(FUZZED)/edges"
+	$(FUZZ) report "$(FUZZED)" "$(FUZZED)/coverage.json" "$(FUZZED)/edges" "$$edges"
 
 fuzz-planted: TIME := 600
 fuzz-planted: PLANTED := --cfg planted
@@ -162,7 +167,8 @@ fuzz-planted: fuzzers
 	RUSTFLAGS="--cfg planted -C target-feature=+crt-static" cargo build --release --package lazaret-worker --features fuzz \
 	    --target-dir "$(FUZZED)/planted-worker"
 	cp "$(FUZZED)/planted-worker/$(HOST)/release/lazaret-worker" "$(FUZZED)/planted-build/$(HOST)/release/"
-	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" $(FUZZ) planted "$(FUZZED)" "$(FUZZED)/planted-build/$(HOST)/release" $(TIME)
+	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" $(FUZZ) planted "$(FUZZED)" "$(FUZZED)/planted-build/$(HOST)/release" $(TIME) \
+	    $(if $(BUG),"$(BUG)")
 
 ROUNDS := 5
 ONLY :=

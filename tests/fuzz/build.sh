@@ -9,16 +9,21 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 env -u RUSTFLAGS -u CFLAGS -u CXXFLAGS cargo run --profile checks --package lazaret-tests --bin fuzz -- prepare "$work"
 
-sanitizer=${SANITIZER:-address}
-# Coverage is in the flags that the builder has set.
-test "$sanitizer" != coverage || sanitizer=none
-cargo fuzz build --fuzz-dir tests/fuzz --release --sanitizer "$sanitizer" --target-dir "$work/build"
+# Where the flags of a build for coverage are for, cargo-fuzz is not asked: it has flags of its own.
+if test "${SANITIZER:=address}" = coverage; then
+    cargo build --manifest-path tests/fuzz/Cargo.toml --bins --target-dir "$work/build"
+    programs=("$work"/build/*/debug)
+else
+    RUSTC_WRAPPER=$PWD/tests/fuzz/instrument cargo fuzz build --fuzz-dir tests/fuzz --release --strip-dead-code \
+        --sanitizer "$SANITIZER" --target-dir "$work/build"
+    programs=("$work"/build/*/release)
+fi
 
 mkdir -p "$OUT/images"
 cp "$work"/images/* "$OUT/images/"
 for seeds in "$work"/seeds/*; do
     target=${seeds##*/}
-    cp "$work"/build/*/release/"$target" "$OUT/"
+    cp "${programs[0]}/$target" "$OUT/"
     (cd "$seeds" && zip -q -r "$OUT/${target}_seed_corpus.zip" .)
     cp "$work/dictionary" "$OUT/$target.dict"
     printf '[libfuzzer]\nmax_len = 40000\ntimeout = 60\n' >"$OUT/$target.options"

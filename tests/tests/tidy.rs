@@ -51,6 +51,7 @@ const UNSAFE: &[&str] = &[
     "broker/src/signal.rs",
     "broker/src/spawn.rs",
     "policy/src/limits.rs",
+    "tests/fuzz/fuzz_targets/edges.rs",
     "tests/src/bin/evil/bomb.rs",
     "tests/src/bin/evil/life.rs",
     "tests/src/bin/evil/serve.rs",

@@ -22,10 +22,10 @@ static HEAP: lazaret_tests::heap::Counted = lazaret_tests::heap::Counted;
 const USAGE: &str = "\
 fuzz prepare DIR                            writes images, first inputs and a dictionary
 fuzz run DIR PROGRAMS SECONDS [TARGET]      runs the targets, one on each core
-fuzz report DIR [COVERAGE]                  writes report.md and report.svg of all runs
+fuzz report DIR [COVERAGE EDGES PROGRAM]    writes report.md and report.svg of all runs
 fuzz once TARGET FILE                       runs one input here
 fuzz explain FILE                           says what an input of a whole image changes
-fuzz planted DIR PROGRAMS SECONDS           finds the planted bugs, from the first inputs alone
+fuzz planted DIR PROGRAMS SECONDS [BUG]     finds the planted bugs, from the first inputs alone
 fuzz keep DIR                               packs DIR/TARGET of each target into the committed corpus";
 
 fn main() -> ExitCode {
@@ -36,10 +36,11 @@ fn main() -> ExitCode {
         ["run", place, programs, seconds] => run(place, programs, seconds, None),
         ["run", place, programs, seconds, target] => run(place, programs, seconds, Some(target)),
         ["report", place] => report(place, None),
-        ["report", place, coverage] => report(place, Some(coverage)),
+        ["report", place, coverage, edges, program] => report(place, Some([coverage, edges, program].map(Path::new))),
         ["once", target, file] => fs::read(file).map_err(Into::into).map(|input| target::target(target).run(&input)),
         ["explain", file] => fs::read(file).map_err(Into::into).map(|input| explain(&input)),
-        ["planted", place, programs, seconds] => planted(place, programs, seconds),
+        ["planted", place, programs, seconds] => planted(place, programs, seconds, None),
+        ["planted", place, programs, seconds, bug] => planted(place, programs, seconds, Some(bug)),
         ["keep", place] => keep(Path::new(place)),
         _ => Err(USAGE.into()),
     };
@@ -83,12 +84,12 @@ fn run(place: &str, programs: &str, seconds: &str, target: Option<&str>) -> Resu
     Err(format!("{} inputs ended a run:{}", files.len(), files.concat()).into())
 }
 
-fn planted(place: &str, programs: &str, seconds: &str) -> Result {
-    planted::run(Path::new(place), Path::new(programs), seconds.parse()?)
+fn planted(place: &str, programs: &str, seconds: &str, bug: Option<&str>) -> Result {
+    planted::run(Path::new(place), Path::new(programs), seconds.parse()?, bug)
 }
 
-fn report(place: &str, coverage: Option<&str>) -> Result {
-    print!("{}", report::write(&Place(place.into()), coverage.map(Path::new))?);
+fn report(place: &str, reached: Option<[&Path; 3]>) -> Result {
+    print!("{}", report::write(&Place(place.into()), reached)?);
     Ok(())
 }
 

@@ -30,9 +30,14 @@ const BUGS: [(&str, &str, &str); 12] = [
     ("left over", "orders", "bytes behind a message: `channel.rs`"),
 ];
 
-/// Looks for each of them for so many seconds at the most, and writes `planted.md`.
-pub(crate) fn run(place: &Path, programs: &Path, seconds: u64) -> Result {
-    let waiting = Mutex::new(BUGS.iter().copied().enumerate().collect::<VecDeque<_>>());
+/// Looks for each of them, or for one, for so many seconds at the most, and writes `planted.md`.
+pub(crate) fn run(place: &Path, programs: &Path, seconds: u64, only: Option<&str>) -> Result {
+    let bugs: VecDeque<_> =
+        BUGS.into_iter().enumerate().filter(|(_, bug)| only.is_none_or(|only| bug.0 == only)).collect();
+    if bugs.is_empty() {
+        return Err(format!("no bug {}", only.unwrap_or_default()).into());
+    }
+    let waiting = Mutex::new(bugs);
     let found = Mutex::new(Vec::new());
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
