@@ -229,8 +229,9 @@ fn draw(totals: &BTreeMap<String, Total>, rooms: &Rooms, file: &Path) -> Drawn {
     for (kind, of, colour) in kinds {
         bar("", 0.0, String::new(), WHITE)?;
         bar(kind, 0.0, String::new(), WHITE)?;
-        for (room, one) in rooms {
-            let (reached, all) = of(one);
+        // What was not measured is not nothing.
+        let measured = rooms.iter().map(|(room, one)| (room, of(one))).filter(|(_, (_, all))| *all > 0);
+        for (room, (reached, all)) in measured {
             let share = percent((reached, all));
             bar(room, share / 100.0, format!("{share:.1} % of {all}"), colour)?;
         }
