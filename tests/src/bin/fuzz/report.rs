@@ -196,6 +196,9 @@ fn table(totals: &BTreeMap<String, Total>, rooms: &Rooms) -> String {
     text
 }
 
+/// One of the pairs of what is reached.
+type Of = fn(&Reached) -> (u64, u64);
+
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 /// Rows of bars: executions of each target, on a scale of powers of ten; lines and edges reached of each room.
@@ -222,7 +225,7 @@ fn draw(totals: &BTreeMap<String, Total>, rooms: &Rooms, file: &Path) -> Drawn {
         let label = format!("{} in {:.2} CPU hours", one.executions, one.cpu / 3600.0);
         bar(name, share, label, RGBColor(31, 119, 180))?;
     }
-    let kinds: [(_, fn(&Reached) -> (u64, u64), _); 2] = [
+    let kinds: [(_, Of, _); 2] = [
         ("lines reached by the committed inputs", |one| one.lines, RGBColor(44, 160, 44)),
         ("edges reached by all inputs", |one| one.edges, RGBColor(255, 127, 14)),
     ];
