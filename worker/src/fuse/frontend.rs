@@ -134,12 +134,7 @@ impl Frontend {
     }
 
     fn inode(&self, node: INodeNo) -> Result<Arc<Inode>> {
-        let number = if node == INodeNo::ROOT {
-            Some(InodeNumber::ROOT)
-        } else {
-            u32::try_from(node.0).ok().and_then(InodeNumber::new)
-        };
-        let inode = self.filesystem().kept_inode(number.ok_or(Error::NotFound)?)?;
+        let inode = self.filesystem().kept_inode(number(node).ok_or(Error::NotFound)?)?;
         if self.is_hidden(Some(inode.kind)) { Err(Error::NotFound) } else { Ok(inode) }
     }
 
@@ -220,8 +215,7 @@ impl Frontend {
         if inode.kind == FileKind::Directory || self.listings.are_settled() {
             return;
         }
-        let Ok(directory) = self.inode(parent) else { return };
-        for listed in self.listings.asked(directory.number) {
+        for listed in number(parent).map(|directory| self.listings.asked(directory)).unwrap_or_default() {
             // Of one that the kernel has forgotten by itself there is nothing to tell.
             let _ = self.opened.notifier.get().map(|notifier| notifier.inval_inode(node(listed), 0, 0));
         }
@@ -239,6 +233,14 @@ impl Frontend {
         let found = self.filesystem().seek(&inode, offset, wanted)?.ok_or(Error::NoMore)?;
         i64::try_from(found).map_err(|_| Error::NoMore)
     }
+}
+
+/// The inode that a node id stands for.
+fn number(node: INodeNo) -> Option<InodeNumber> {
+    if node == INodeNo::ROOT {
+        return Some(InodeNumber::ROOT);
+    }
+    u32::try_from(node.0).ok().and_then(InodeNumber::new)
 }
 
 /// The node id of an inode.
