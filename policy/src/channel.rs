@@ -119,7 +119,7 @@ impl Channel {
         if packet.len() > M::MAX {
             return Err(ChannelError::Malformed);
         }
-        let (message, rest) = postcard::take_from_bytes::<M>(&packet).map_err(|_| ChannelError::Malformed)?;
+        let (message, rest) = M::decode(&packet).map_err(|_| ChannelError::Malformed)?;
         if !rest.is_empty() && !crate::planted("left over") {
             return Err(ChannelError::Malformed);
         }

@@ -3,7 +3,7 @@
 //! What holds here: one packet is one message with a fixed maximum, and brings no fds. Texts are cut to their maximum and
 //! were escaped by the daemon; who receives them relies on neither.
 
-use crate::message::Message;
+use crate::message::{Message, decoded};
 use serde::{Deserialize, Serialize};
 
 /// Where the daemon listens.
@@ -62,10 +62,12 @@ impl Notice {
 impl Message for Notice {
     // Two texts of letters of up to four bytes, and numbers.
     const MAX: usize = 8 * TEXT + 32;
+    decoded!();
 }
 
 impl Message for Choice {
     const MAX: usize = 8;
+    decoded!();
 }
 
 #[cfg(test)]

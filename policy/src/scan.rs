@@ -4,7 +4,7 @@
 //! labels, bytes of the image of bounded length; whoever prints those escapes them first.
 
 use crate::corruption::{Corruption, Rule};
-use crate::message::Message;
+use crate::message::{Message, decoded};
 use serde::{Deserialize, Serialize};
 
 /// The most partitions that are told of one device.
@@ -199,10 +199,12 @@ impl Volume {
 
 impl Message for Scan {
     const MAX: usize = 16;
+    decoded!();
 }
 
 impl Message for Scanned {
     const MAX: usize = 64 * 1024;
+    decoded!();
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub use question::{Answer, Ask, Attributes, Entry, Mapped, MappedKind, Time};
 pub use start::{Checksum, Purpose, Special, Start, Verity, Xattrs};
 
 /// What goes over the channel: its longest form in bytes, and the fds that come with it.
-pub trait Message: Serialize + for<'de> Deserialize<'de> {
+pub trait Message: Sized + Serialize + for<'de> Deserialize<'de> {
     /// Longest encoding. A longer packet is an error, not a longer message.
     const MAX: usize;
     /// The most fds a message of this type brings. With 0 the receiver has no room for any, and the kernel drops them.
@@ -27,7 +27,19 @@ pub trait Message: Serialize + for<'de> Deserialize<'de> {
     fn fds(&self) -> usize {
         0
     }
+    /// The message that a packet begins with, and what is left of the packet. By [`decoded!`].
+    fn decode(packet: &[u8]) -> postcard::Result<(Self, &[u8])>;
 }
+
+/// [`Message::decode`], made here for each type and not where it is called: a fuzzer's counters are in this crate.
+macro_rules! decoded {
+    () => {
+        fn decode(packet: &[u8]) -> postcard::Result<(Self, &[u8])> {
+            postcard::take_from_bytes(packet)
+        }
+    };
+}
+pub(crate) use decoded;
 
 /// The numbers under which the kernel can know a device that mappings lead into.
 pub const COOKIES: std::ops::RangeInclusive<u32> = 1..=1024;
@@ -94,8 +106,10 @@ impl Message for Order {
             Self::Device { .. } => 1,
         }
     }
+    decoded!();
 }
 
 impl Message for Report {
     const MAX: usize = 256;
+    decoded!();
 }

@@ -2,7 +2,7 @@
 //!
 //! What holds here: an answer may carry bytes of the image, names and contents. Whoever prints them escapes them first.
 
-use super::{Checked, Message, Range};
+use super::{Checked, Message, Range, decoded};
 use crate::gather::{Begin, MOST_INODES, Piece};
 use serde::{Deserialize, Serialize};
 
@@ -128,10 +128,12 @@ pub enum MappedKind {
 impl Message for Ask {
     /// Five bytes for each inode.
     const MAX: usize = 32 + 5 * MOST_INODES;
+    decoded!();
 }
 
 impl Message for Answer {
     const MAX: usize = Self::CHUNK + 16 * 1024;
+    decoded!();
 }
 
 /// What `stat` would say.
