@@ -225,6 +225,7 @@ impl Filesystem {
             return Err(broken(Rule::InodeFlags));
         }
 
+        let times = tail.of_times(bytes);
         let inode = Inode {
             number,
             generation: raw.i_generation.get(),
@@ -237,12 +238,12 @@ impl Filesystem {
             blocks: self.space(&raw, flags),
             flags,
             rdev: rdev(&raw, kind),
-            atime: Timestamp::of(raw.i_atime.get(), tail.word(0x8c, raw.i_atime_extra.get())),
-            mtime: Timestamp::of(raw.i_mtime.get(), tail.word(0x88, raw.i_mtime_extra.get())),
-            ctime: Timestamp::of(raw.i_ctime.get(), tail.word(0x84, raw.i_ctime_extra.get())),
-            crtime: tail
+            atime: Timestamp::of(raw.i_atime.get(), times.word(0x8c, raw.i_atime_extra.get())),
+            mtime: Timestamp::of(raw.i_mtime.get(), times.word(0x88, raw.i_mtime_extra.get())),
+            ctime: Timestamp::of(raw.i_ctime.get(), times.word(0x84, raw.i_ctime_extra.get())),
+            crtime: times
                 .word(0x90, raw.i_crtime.get())
-                .map(|seconds| Timestamp::of(seconds, tail.word(0x94, raw.i_crtime_extra.get()))),
+                .map(|seconds| Timestamp::of(seconds, times.word(0x94, raw.i_crtime_extra.get()))),
             checksum_seed,
             map: raw.i_block,
             body: tail.body(bytes),
@@ -306,6 +307,13 @@ impl Tail {
         }
         let end = base.checked_add(extra.into())?;
         (end <= bytes.len() && extra.is_multiple_of(4)).then_some(Self { end })
+    }
+
+    /// An inode that has room for a tail and none in use: the kernel takes the times from there all the same, as its
+    /// first change to the inode would write them (`ext4_iget`).
+    fn of_times(self, bytes: &[u8]) -> Self {
+        let unused = self.end == usize::from(format::GOOD_OLD_INODE_SIZE) && bytes.len() > self.end;
+        if unused { Self { end: size_of::<format::Inode>().min(bytes.len()) } } else { self }
     }
 
     /// Whether a field that ends at this byte is in use.
@@ -438,6 +446,16 @@ mod tests {
         assert_eq!(time(0x7fff_ffff, Some(3)).seconds, 0x3_7fff_ffff);
         assert_eq!(time(5, Some(123_456_789 << 2 | 2)), Timestamp { seconds: (2 << 32) + 5, nanoseconds: 123_456_789 });
         assert_eq!(time(0, Some(!3)).nanoseconds, 999_999_999);
+    }
+
+    #[test]
+    fn times_stand_in_a_tail_of_which_none_is_in_use() {
+        let (short, long) = ([0; 128], [0; 256]);
+        let of_times = |bytes: &[u8], extra| Tail::check(bytes, extra).unwrap().of_times(bytes).end;
+        assert_eq!(of_times(&short, 0), 128);
+        assert_eq!(of_times(&long, 0), 160);
+        assert_eq!(of_times(&long, 4), 132);
+        assert_eq!(of_times(&long, 64), 192);
     }
 
     #[test]
