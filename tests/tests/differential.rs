@@ -30,8 +30,9 @@ const CLEAN: u64 = 10;
 
 /// What is told of an object that cannot be read.
 const UNREAD: &str = "not read";
-/// Bytes of memory that e2fsck may take.
+/// Bytes of memory and seconds that e2fsck may take.
 const MEMORY: u64 = 1 << 30;
+const SECONDS: &str = "20";
 /// Bytes of a file that are compared.
 const LONGEST: u64 = 4 << 20;
 
@@ -71,9 +72,9 @@ fn compared(workshop: &Workshop) -> Result {
         if journal || name.contains("encrypt") || name == "verity" && !kernel_verifies {
             continue;
         }
-        // A mutant can have it take as much memory as there is; what it gives up is not called clean.
-        let mut e2fsck = Command::new("prlimit");
-        e2fsck.arg(format!("--as={MEMORY}")).args(["e2fsck", "-fn"]).arg(&image);
+        // A mutant can have it take as much memory and time as there is; what it gives up is not called clean.
+        let mut e2fsck = Command::new("timeout");
+        e2fsck.args([SECONDS, "prlimit"]).arg(format!("--as={MEMORY}")).args(["e2fsck", "-fn"]).arg(&image);
         if command::finish(&mut e2fsck, command::PATIENCE)?.code() != Some(0) {
             continue;
         }
