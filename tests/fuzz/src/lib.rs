@@ -30,7 +30,9 @@ pub fn mutate(
     own: impl FnOnce(&mut [u8], usize, usize) -> usize,
 ) -> usize {
     if seed % 8 == 0 {
-        return own(data, size, most);
+        let size = own(data, size, most);
+        found(name).spare(&mut data[..size]);
+        return size;
     }
     let made = found(name).mutate(&data[..size], most, seed.into());
     let size = made.len().min(most);

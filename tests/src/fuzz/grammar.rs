@@ -164,7 +164,7 @@ impl Places {
             Kind::FastCommit => (&grammar.fast_commit, false),
             _ => (&grammar.ext4, false),
         };
-        let mut names = Vec::new();
+        let mut names = Vec::with_capacity(2 * MOST + 8);
         match kind {
             Kind::Superblock | Kind::JournalSuperblock => names.push((0, "Superblock")),
             Kind::Group => names.push((0, "GroupDescriptor")),
@@ -181,11 +181,17 @@ impl Places {
             Kind::Pointers | Kind::BlockBitmap | Kind::InodeBitmap | Kind::Data => {}
         }
         let mut begun: Vec<(usize, &'static Structure)> = Vec::with_capacity(names.len());
-        let mut last = None;
+        // A few names come over and over.
+        let mut known: Vec<(&'static str, &'static Structure)> = Vec::with_capacity(8);
         for (at, name) in names {
-            // Most come in rows.
-            last = last.filter(|(known, _)| *known == name).or_else(|| Some((name, structures.get(name)?)));
-            begun.extend(last.filter(|(_, it)| at + it.size <= piece.len()).map(|(_, it)| (at, it)));
+            let found = known.iter().find(|(one, _)| std::ptr::eq(*one, name)).copied();
+            let Some((_, it)) = found.or_else(|| Some((name, structures.get(name)?))) else { continue };
+            if found.is_none() {
+                known.push((name, it));
+            }
+            if at + it.size <= piece.len() {
+                begun.push((at, it));
+            }
         }
         let width = (kind == Kind::Pointers).then_some(4);
         Self { begun, length: piece.len(), width, big_endian }

@@ -24,6 +24,9 @@ const MOST: usize = 64 << 20;
 /// The bits of an input's flags with which everything is asked twice.
 const TWICE: u8 = 0xf0;
 
+/// The bits of an input's flags that make it dear.
+const DEAR: u8 = 0xf0;
+
 /// A target.
 pub struct Target {
     /// Its name, and that of its program.
@@ -31,6 +34,8 @@ pub struct Target {
     run: fn(&[u8]),
     mutate: fn(&[u8], usize, &mut Random) -> Vec<u8>,
     seeds: fn() -> Vec<Vec<u8>>,
+    /// Which byte of an input says how it is read.
+    flags: Option<usize>,
 }
 
 macro_rules! windows {
@@ -40,6 +45,7 @@ macro_rules! windows {
             run: |input| WINDOWS[$index].run(input),
             mutate: |input, most, random| mutator::window(&WINDOWS[$index], input, most, random),
             seeds: || WINDOWS[$index].seeds(),
+            flags: Some(0),
         }),*]
     };
 }
@@ -52,16 +58,22 @@ static STRUCTURES: [Target; WINDOWS.len()] = windows![
 
 /// The others.
 static OTHERS: [Target; 10] = [
-    Target { name: "mbr", run: disk::run_mbr, mutate: disk::mutate_mbr, seeds: disk::mbr_seeds },
-    Target { name: "gpt", run: disk::run_gpt, mutate: disk::mutate_gpt, seeds: disk::gpt_seeds },
-    Target { name: "image", run: whole, mutate: mutator::recipe, seeds: recipes },
-    Target { name: "check", run: checked, mutate: mutator::recipe, seeds: recipes },
-    Target { name: "changing", run: changing::run, mutate: mutator::recipe, seeds: recipes },
-    Target { name: "requests", run: requests::requests, mutate: requests::mutate, seeds: requests::seeds },
-    Target { name: "mappings", run: mappings::run, mutate: mappings::mutate, seeds: mappings::seeds },
-    Target { name: "orders", run: messages::orders, mutate: bytes, seeds: messages::order_seeds },
-    Target { name: "reports", run: messages::reports, mutate: bytes, seeds: messages::report_seeds },
-    Target { name: "questions", run: messages::questions, mutate: bytes, seeds: messages::question_seeds },
+    Target { name: "mbr", run: disk::run_mbr, mutate: disk::mutate_mbr, seeds: disk::mbr_seeds, flags: None },
+    Target { name: "gpt", run: disk::run_gpt, mutate: disk::mutate_gpt, seeds: disk::gpt_seeds, flags: None },
+    Target { name: "image", run: whole, mutate: mutator::recipe, seeds: recipes, flags: Some(1) },
+    Target { name: "check", run: checked, mutate: mutator::recipe, seeds: recipes, flags: Some(1) },
+    Target { name: "changing", run: changing::run, mutate: mutator::recipe, seeds: recipes, flags: Some(1) },
+    Target {
+        name: "requests",
+        run: requests::requests,
+        mutate: requests::mutate,
+        seeds: requests::seeds,
+        flags: Some(1),
+    },
+    Target { name: "mappings", run: mappings::run, mutate: mappings::mutate, seeds: mappings::seeds, flags: Some(1) },
+    Target { name: "orders", run: messages::orders, mutate: bytes, seeds: messages::order_seeds, flags: None },
+    Target { name: "reports", run: messages::reports, mutate: bytes, seeds: messages::report_seeds, flags: None },
+    Target { name: "questions", run: messages::questions, mutate: bytes, seeds: messages::question_seeds, flags: None },
 ];
 
 /// All of them.
@@ -80,7 +92,7 @@ pub fn target(name: &str) -> &'static Target {
 impl Target {
     /// One that is none of the real ones, to show what [`Target::run`] sees.
     pub fn for_tests(name: &'static str, run: fn(&[u8])) -> Self {
-        Self { name, run, mutate: bytes, seeds: Vec::new }
+        Self { name, run, mutate: bytes, seeds: Vec::new, flags: None }
     }
 
     /// Runs an input.
@@ -103,6 +115,17 @@ impl Target {
     /// Makes another input of one, of at most so many bytes.
     pub fn mutate(&self, input: &[u8], most: usize, seed: u64) -> Vec<u8> {
         (self.mutate)(input, most, &mut Random::new(seed))
+    }
+
+    /// After another mutator than ours: how much work an input has done is for ours to say, anew for each, and what is dear
+    /// is found to be new more often than it is.
+    pub fn spare(&self, input: &mut [u8]) {
+        if image::is_image(input) {
+            return;
+        }
+        if let Some(flags) = self.flags.and_then(|at| input.get_mut(at)) {
+            *flags &= !DEAR;
+        }
     }
 
     /// The first inputs.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use lazaret_policy::feature::RoCompat;
-use lazaret_policy::message::{Checksum, Verity};
+use lazaret_policy::message::{Checksum, Replayed, Verity};
 use lazaret_worker::ext4::{Filesystem, InodeNumber, Settings};
 
 use super::image::{IGNORED, SEALED, VERIFIED, WARNED, WORK};
@@ -39,8 +39,10 @@ pub struct Window {
 
 /// Bytes that a request may look at: an image that wants more is told so a thousand times a second, and not thrice.
 const LITTLE_WORK: u64 = 256 << 10;
-/// The same where blocks have 1 KiB: less than half of the image, so that a map of it is soon too much.
-const LESS_WORK: u64 = 128 << 10;
+/// The same where one structure is looked at: 32 blocks, as many as the longest of the sound objects has.
+const LESS_WORK: u64 = 32 << 10;
+/// What a file system may keep in memory: room for all of a small image, and not more, which is zeroed for each input.
+const MEMORY: u64 = 4 << 20;
 /// Where `i_extra_isize` stands.
 const EXTRA_SIZE: usize = 0x80;
 const WHOLE: Range<usize> = 0..usize::MAX;
@@ -113,7 +115,7 @@ pub fn settings(flags: u8) -> Settings {
     };
     let verity = if flags & VERIFIED != 0 { Verity::Verify } else { Verity::Ignore };
     let work = if flags & 0xf0 == WORK { Settings::default().work } else { LITTLE_WORK };
-    Settings { checksum, verity, work, ..Settings::default() }
+    Settings { checksum, verity, work, memory: MEMORY, ..Settings::default() }
 }
 
 impl Found {
@@ -215,7 +217,10 @@ impl Window {
             |scratch| {
                 if let Some(opened) = self.open(scratch, flags) {
                     let fs = &opened.fs;
-                    // An object that is as it was has nothing new to say.
+                    // A journal of which nothing was taken, and an object that is as it was, have nothing new to say.
+                    if self.is_journal() && fs.replayed() == Replayed::default() {
+                        return;
+                    }
                     let changed = changed.take();
                     let new = |number: &&u32| changed.is_empty() || changed.contains(number);
                     let asked: Vec<u32> =
@@ -228,6 +233,12 @@ impl Window {
                 }
             },
         );
+    }
+
+    fn is_journal(&self) -> bool {
+        let journal =
+            |&(kind, _): &(Kind, usize)| matches!(kind, Kind::JournalSuperblock | Kind::Log | Kind::FastCommit);
+        self.kinds.iter().all(journal)
     }
 
     /// The file system, opened anew if opening it looks at what is changed. It remembers nothing of an image but that.

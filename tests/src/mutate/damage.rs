@@ -18,12 +18,8 @@ pub(super) fn damage(bytes: &mut [u8], layout: &Layout, random: &mut Random) {
 
 /// Every kind comes as often as any other, however many there are of each.
 fn pick(layout: &Layout, random: &mut Random) -> Piece {
-    let mut kinds: Vec<Kind> = layout.pieces.iter().map(|piece| piece.kind).collect();
-    kinds.sort();
-    kinds.dedup();
-    let kind = *random.pick(&kinds);
-    let all: Vec<&Piece> = layout.pieces.iter().filter(|piece| piece.kind == kind).collect();
-    **random.pick(&all)
+    let kind = random.pick(&layout.by_kind);
+    *random.pick(kind)
 }
 
 /// Where a field is, and how many bytes it has.

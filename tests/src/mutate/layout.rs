@@ -53,6 +53,8 @@ pub(crate) enum Kind {
 pub(crate) struct Layout {
     /// All of them.
     pub(crate) pieces: Vec<Piece>,
+    /// The same, those of each kind that there is by themselves, in the order of the kinds.
+    pub(crate) by_kind: Vec<Vec<Piece>>,
     /// Bytes a block.
     pub(crate) block: usize,
     /// Blocks of the file system.
@@ -72,7 +74,7 @@ const MOST_DATA: usize = 4;
 pub(crate) fn of(bytes: &[u8]) -> Layout {
     let block = 1024 << u32(bytes, SUPERBLOCK + 0x18);
     let (blocks, inodes) = (u32(bytes, SUPERBLOCK + 4), u32(bytes, SUPERBLOCK));
-    let mut layout = Layout { pieces: Vec::new(), block, blocks, inodes, journal: Vec::new() };
+    let mut layout = Layout { pieces: Vec::new(), by_kind: Vec::new(), block, blocks, inodes, journal: Vec::new() };
     layout.add(Kind::Superblock, SUPERBLOCK, 1024, 0);
     let wide = u32(bytes, SUPERBLOCK + 0x60) & 0x80 != 0;
     let size = if wide { u16(bytes, SUPERBLOCK + 0xfe).into() } else { 32 };
@@ -92,6 +94,9 @@ pub(crate) fn of(bytes: &[u8]) -> Layout {
     }
     layout.log(bytes);
     layout.pieces.retain(|piece| piece.at + piece.length <= bytes.len());
+    let mut sorted = layout.pieces.clone();
+    sorted.sort_by_key(|piece| piece.kind);
+    layout.by_kind = sorted.chunk_by(|one, next| one.kind == next.kind).map(<[Piece]>::to_vec).collect();
     layout
 }
 

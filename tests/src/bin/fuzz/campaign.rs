@@ -143,6 +143,8 @@ impl Shared {
                 format!("-max_total_time={}", self.seconds),
                 format!("-timeout={HANGS}"),
                 format!("-max_len={longest}"),
+                // Holding each feature against those of the input's parent took a quarter of the time.
+                "-reduce_inputs=0".to_owned(),
             ])
             .arg("-print_final_stats=1")
             .env("LAZARET_FUZZ_IMAGES", self.place.0.join("images"))
