@@ -26,5 +26,5 @@ for seeds in "$work"/seeds/*; do
     cp "${programs[0]}/$target" "$OUT/"
     (cd "$seeds" && zip -q -r "$OUT/${target}_seed_corpus.zip" .)
     cp "$work/dictionary" "$OUT/$target.dict"
-    printf '[libfuzzer]\nmax_len = 40000\ntimeout = 60\n' >"$OUT/$target.options"
+    printf '[libfuzzer]\nmax_len = 40000\ntimeout = 60\nreduce_inputs = 0\n' >"$OUT/$target.options"
 done
