@@ -283,27 +283,45 @@ fn only(place: &Path) -> Result<Figures> {
     let path = place.join("only.toml");
     fs::write(&path, policy(MOUNT))?;
     let (mut stick, mut other) = (filled(place, "a", "ONLY", &[])?, filled(place, "b", "OTHER", &[])?);
-    for by_signal in [false, true] {
+    for end in ["pulled", "signal", "both"] {
         let device = stick.plug()?.to_str().ok_or("a plain name")?.to_owned();
         command::run(Command::new("udevadm").args(["settle", "--timeout=10"]))?;
         let mut daemon = Daemon::with(&path, &["--only", &device])?;
         assert_eq!(place_of(stick.device()), Some("/run/media/root/ONLY".into()), "ready before it is mounted");
         other.plug()?;
-        if by_signal {
-            assert_eq!(daemon.stop(Signal::TERM)?, Some(0));
-            nothing_within(GONE)?;
-            stick.pull()?;
-        } else {
-            stick.pull()?;
-            assert_eq!(daemon.code()?, Some(0));
-            nothing_within(GONE)?;
+        match end {
+            "pulled" => {
+                stick.pull()?;
+                assert_eq!(daemon.code()?, Some(0));
+            }
+            "signal" => assert_eq!(daemon.stop(Signal::TERM)?, Some(0)),
+            _ => pulled_and_stopped(&mut stick, daemon)?,
         }
+        nothing_within(GONE)?;
+        stick.pull()?;
         assert_eq!(place_of(other.device()), None);
         other.pull()?;
     }
     let finished = lazaret::run(["automount", "--only", "/dev/null"])?;
     assert_eq!((finished.code(), &*finished.stderr), (Some(32), "lazaret: /dev/null: is not a block device\n"));
-    Ok(vec![("devices", 2)])
+    Ok(vec![("devices", 3)])
+}
+
+/// As systemd does that a unit is bound to a device: it is ended while the mount of what was pulled out is still ending.
+fn pulled_and_stopped(stick: &mut Stick, daemon: Daemon) -> Result {
+    let point = place_of(stick.device()).ok_or("it is mounted")?;
+    let brokers: Vec<u32> = mounting().into_iter().filter(|one| one.mentions(&point)).map(|one| one.pid).collect();
+    brokers.iter().for_each(|&pid| process::signal(pid, Signal::STOP));
+    stick.pull()?;
+    daemon.says("pulled out while it was mounted", GONE)?;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            brokers.iter().for_each(|&pid| process::signal(pid, Signal::CONT));
+        });
+        assert_eq!(daemon.stop(Signal::TERM)?, Some(0));
+        Ok(())
+    })
 }
 
 /// How many open files and how much memory in KiB a process keeps. While it looks around it has a file more for a moment.

@@ -449,11 +449,12 @@ impl Daemon {
             let _ = poll(&mut events.watched(), Some(&SEAT));
             events.drain();
         }
-        let places = self.sticks.values().filter_map(|entry| match &entry.state {
+        let mounted = self.sticks.values().filter_map(|entry| match &entry.state {
             State::Mounted(place) => Some(place),
             _ => None,
         });
-        places.for_each(|place| place::remove(place));
+        // Those of a stick that was pulled out just before it is not known any more.
+        mounted.chain(self.ending.values()).for_each(|place| place::remove(place));
         Ok(())
     }
 
