@@ -24,10 +24,13 @@ const MOST: u32 = 1 << 20;
 const MOST_PACKETS: usize = 24;
 const MOST_PACKET: usize = 4096;
 
+const LOOKUP: u32 = 1;
 const READ: u32 = 15;
 const WRITE: u32 = 16;
 const SETXATTR: u32 = 21;
 const IOCTL: u32 = 39;
+/// `FUSE_NOTIFY_INVAL_INODE`, where an answer has its error.
+const INVAL_INODE: i32 = 2;
 const READDIR: u32 = 28;
 const READDIRPLUS: u32 = 44;
 const DESTROY: u32 = 38;
@@ -172,6 +175,12 @@ fn hear(reply: &[u8], packets: &[Vec<u8>], seen: &mut HashSet<u64>) {
         u32_at(reply, 0)
     );
     let (error, unique) = (u32_at(reply, 4) as i32, u64_at(reply, 8));
+    // No answer, but what the kernel is told unasked: to forget what it was told of a directory's entries.
+    if unique == 0 {
+        let whole = length == REPLY + 24 && (u64_at(reply, REPLY + 8), u64_at(reply, REPLY + 16)) == (0, 0);
+        assert!(error == INVAL_INODE && whole && u64_at(reply, REPLY) != 0, "{reply:?} is told");
+        return;
+    }
     assert!((-4095..=0).contains(&error) && (error == 0 || length == REPLY), "error {error} in {length} bytes");
     assert!(seen.insert(unique), "{unique} is answered twice");
     // That of FUSE_INIT, in a session that was made for this.
@@ -311,5 +320,20 @@ pub fn seeds() -> Vec<Vec<u8>> {
             (0..12).map(|_| fresh(&mut random)).filter(|packet| u32_at(packet, 4) != DESTROY).collect();
         join(&Recipe { image, flags: 1, changes: Vec::new() }, image % 2 == 1, &packets)
     };
-    (0..24).map(seed).collect()
+    (0..24).map(seed).chain([listed()]).collect()
+}
+
+/// A listing by names, and so many requests for what it names that the kernel is told to forget it.
+fn listed() -> Vec<u8> {
+    let packet = |operation: u32, body: &[u8]| {
+        let mut head = [0; HEAD];
+        head[4..8].copy_from_slice(&operation.to_le_bytes());
+        head[16] = 1;
+        [&head, body].concat()
+    };
+    let mut listing = [0; 40];
+    listing[16..20].copy_from_slice(&4096_u32.to_le_bytes());
+    let mut packets = vec![packet(READDIRPLUS, &listing)];
+    packets.extend(vec![packet(LOOKUP, b"file\0"); 10]);
+    join(&Recipe { image: 0, flags: 1 | WORK, changes: Vec::new() }, true, &packets)
 }
