@@ -151,7 +151,7 @@ fuzz-report: fuzzers
 	export LLVM_PROFILE_FILE="$(FUZZED)/coverage.profraw"
 	test=$$(cargo +nightly test --no-run $(PROFILE) --target-dir "$(FUZZED)/covered" --package lazaret-tests \
 	    --test fuzzing --message-format json | grep -o '"executable":"[^"]*fuzzing-[^"]*"' | cut -d'"' -f4)
-	unset RUSTFLAGS
+	unset RUSTFLAGS CARGO_PROFILE_CHECKS_STRIP
 	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$$test" every_target >/dev/null
 	"$$llvm/llvm-profdata" merge -sparse "$(FUZZED)/coverage.profraw" -o "$(FUZZED)/coverage.profdata"
 	"$$llvm/llvm-cov" export -summary-only -instr-profile "$(FUZZED)/coverage.profdata" "$$test" >"$(FUZZED)/coverage.json"
