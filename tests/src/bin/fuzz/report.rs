@@ -144,16 +144,17 @@ fn percent((covered, count): (u64, u64)) -> f64 {
 
 fn table(totals: &BTreeMap<String, Total>, rooms: &Rooms) -> String {
     let mut text =
-        String::from("| target | runs | executions | CPU hours | a second of CPU | edges | inputs | crashes |\n");
-    text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|\n");
+        String::from("| target | runs | executions | hours | of CPU | a second of CPU | edges | inputs | crashes |\n");
+    text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     let mut all = Total::default();
     let row = |text: &mut String, name: &str, one: &Total| {
         let speed = if one.cpu > 0.0 { one.executions as f64 / one.cpu } else { 0.0 };
         let _ = writeln!(
             text,
-            "| {name} | {} | {} | {:.2} | {speed:.0} | {} | {} | {} |",
+            "| {name} | {} | {} | {:.2} | {:.2} | {speed:.0} | {} | {} | {} |",
             one.runs,
             one.executions,
+            one.seconds / 3600.0,
             one.cpu / 3600.0,
             one.edges,
             one.inputs,
@@ -164,6 +165,7 @@ fn table(totals: &BTreeMap<String, Total>, rooms: &Rooms) -> String {
         row(&mut text, name, one);
         all.runs += one.runs;
         all.executions += one.executions;
+        all.seconds += one.seconds;
         all.cpu += one.cpu;
         all.edges = all.edges.max(one.edges);
         all.inputs += one.inputs;
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn runs_are_added_up_and_files_are_put_into_their_rooms() {
-        let run = |executions: u64, edges: u64| json!({"target": "image", "executions": executions, "edges": edges, "cpu": 1800.0});
+        let run = |executions: u64, edges: u64| json!({"target": "image", "executions": executions, "edges": edges, "cpu": 1800.0, "seconds": 3600.0});
         let totals = totals(&[run(5, 9), run(7, 8)]);
         let file = |name: &str, covered: u64| {
             let part = json!({"count": 10, "covered": covered});
@@ -262,7 +264,7 @@ mod tests {
             "0x10\n/rustc/core/num.rs:3\n/x/worker/src/ext4/dir.rs:7\n0x20\n/x/worker/src/ext4/map.rs:1\n0x30\n??:0\n";
         add_edges(&mut rooms, "0x10 1\n0x20 0\n0x30 1\n", places);
         let text = table(&totals, &rooms);
-        assert!(text.contains("| image | 2 | 12 | 1.00 | 0 | 9 |"), "{text}");
+        assert!(text.contains("| image | 2 | 12 | 2.00 | 1.00 | 0 | 9 |"), "{text}");
         assert!(
             text.contains("| worker/src/partition/ | 10 | 10 | 100.0 % | 10 | 10 | 100.0 % | – | – | – |"),
             "{text}"
