@@ -138,6 +138,8 @@ fuzz-repro: fuzzers
 	cp "$$file" "$$small"
 	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$(FUZZED)/build/$(HOST)/release/$$target" -minimize_crash=1 -runs=100000 \
 	    -max_total_time=$(TIME) -exact_artifact_path="$$small" "$$file" >/dev/null 2>&1 || true
+	# What ended a run after others need not do so by itself.
+	if $(FUZZ) once "$$target" "$$small" >/dev/null 2>&1; then cp "$$file" "$$small"; fi
 	kept=tests/fuzz/regressions/$$target/$$(sha256sum "$$small" | cut -c1-16)
 	mkdir -p "$$(dirname "$$kept")"
 	cp "$$small" "$$kept"
