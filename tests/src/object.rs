@@ -46,9 +46,8 @@ pub fn birth(directory: impl AsFd, name: &CStr) -> Result<Option<i128>, Errno> {
     Ok(given.then(|| in_nanoseconds(time.tv_sec, time.tv_nsec)))
 }
 
-/// An inode can hold more nanoseconds than a second has: the kernel's ext4 shows them, its FUSE shows the last of the second.
 fn in_nanoseconds(seconds: i64, nanoseconds: u32) -> i128 {
-    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds.min(999_999_999))
+    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
 }
 
 /// The extended attributes of an open object, sorted by name, with their values.

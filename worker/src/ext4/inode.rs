@@ -411,14 +411,15 @@ impl FileKind {
 
 impl Timestamp {
     /// The word that every inode has, and the one of the tail: 2 bits that count the seconds on beyond 2038, and the
-    /// nanoseconds above them.
+    /// nanoseconds above them. There is room for more of these than a second has; the kernel carries them over.
     fn of(seconds: u32, extra: Option<u32>) -> Self {
         let signed = i64::from(seconds.cast_signed());
         let Some(extra) = extra else { return Self { seconds: signed, nanoseconds: 0 } };
         let epoch = i64::from(extra & 3) << 32;
+        let more = (extra >> 2).checked_sub(1_000_000_000).filter(|_| !planted("nanoseconds"));
         Self {
-            seconds: signed.saturating_add(epoch),
-            nanoseconds: (extra >> 2).min(if planted("nanoseconds") { u32::MAX } else { 999_999_999 }),
+            seconds: signed.saturating_add(epoch).saturating_add(more.is_some().into()),
+            nanoseconds: more.unwrap_or(extra >> 2),
         }
     }
 }
@@ -445,7 +446,7 @@ mod tests {
         assert_eq!(time(0x8000_0000, Some(1)).seconds, 0x8000_0000);
         assert_eq!(time(0x7fff_ffff, Some(3)).seconds, 0x3_7fff_ffff);
         assert_eq!(time(5, Some(123_456_789 << 2 | 2)), Timestamp { seconds: (2 << 32) + 5, nanoseconds: 123_456_789 });
-        assert_eq!(time(0, Some(!3)).nanoseconds, 999_999_999);
+        assert_eq!(time(0, Some(!3)), Timestamp { seconds: 1, nanoseconds: 73_741_823 });
     }
 
     #[test]
