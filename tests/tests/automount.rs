@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -302,9 +302,33 @@ fn only(place: &Path) -> Result<Figures> {
         assert_eq!(place_of(other.device()), None);
         other.pull()?;
     }
+    stopped_while_mounting(&mut stick, &path)?;
     let finished = lazaret::run(["automount", "--only", "/dev/null"])?;
     assert_eq!((finished.code(), &*finished.stderr), (Some(32), "lazaret: /dev/null: is not a block device\n"));
-    Ok(vec![("devices", 3)])
+    Ok(vec![("devices", 4)])
+}
+
+/// It is ended while the command that mounts has not come to its end.
+fn stopped_while_mounting(stick: &mut Stick, policy: &Path) -> Result {
+    let device = stick.plug()?.to_owned();
+    command::run(Command::new("udevadm").args(["settle", "--timeout=10"]))?;
+    let mut daemon = Command::new("setpriv");
+    daemon.args(["--pdeathsig", "KILL"]).arg(lazaret::broker()).args(["automount", "--policy"]).arg(policy);
+    let mut daemon = daemon.arg("--only").arg(&device).stderr(Stdio::null()).spawn()?;
+    let mut commands = vec![];
+    let (begun, _) = eventually(SOON, || {
+        commands = mounting().into_iter().filter(|one| one.mentions(&device)).map(|one| one.pid).collect();
+        !commands.is_empty()
+    });
+    commands.iter().for_each(|&pid| process::signal(pid, Signal::STOP));
+    process::signal(daemon.id(), Signal::TERM);
+    thread::sleep(Duration::from_millis(300));
+    commands.iter().for_each(|&pid| process::signal(pid, Signal::CONT));
+    let ended = command::wait(&mut daemon, command::PATIENCE);
+    assert!(begun, "nothing was begun to be mounted");
+    assert_eq!(ended?.code(), Some(0));
+    nothing_within(GONE)?;
+    stick.pull()
 }
 
 /// As systemd does that a unit is bound to a device: it is ended while the mount of what was pulled out is still ending.

@@ -440,13 +440,17 @@ impl Daemon {
         let Some(name) = self.only.clone() else { return Ok(()) };
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
+            // Before the table is read: what a command has mounted by now stands there.
+            self.conclude();
             let table = mountinfo::read().unwrap_or_default();
             let left: Vec<&MountLine> = table.iter().filter(|line| device(line) == Some(&name)).collect();
-            if left.is_empty() {
+            if left.is_empty() && self.attempts().next().is_none() {
                 break;
             }
             left.into_iter().for_each(|line| self.begin_end(line));
-            let _ = poll(&mut events.watched(), Some(&SEAT));
+            let mut watched: Vec<PollFd<'_>> = events.watched().into();
+            watched.extend(self.attempts().map(|attempt| PollFd::from_borrowed_fd(attempt.as_fd(), PollFlags::IN)));
+            let _ = poll(&mut watched, Some(&SEAT));
             events.drain();
         }
         let mounted = self.sticks.values().filter_map(|entry| match &entry.state {
