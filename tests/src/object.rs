@@ -20,7 +20,7 @@ pub type Facts = Vec<(&'static str, i128)>;
 pub fn attributes(directory: impl AsFd, name: &CStr) -> Result<Facts, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     let stat = statat(directory, name, flags)?;
-    let time = |seconds: i64, nanoseconds: u64| in_nanoseconds(seconds, nanoseconds as u32);
+    let time = |seconds: i64, nanoseconds: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     Ok(vec![
         ("inode number", stat.st_ino.into()),
         ("mode", stat.st_mode.into()),
@@ -43,11 +43,7 @@ pub fn birth(directory: impl AsFd, name: &CStr) -> Result<Option<i128>, Errno> {
     let statx = statx(directory, name, flags, StatxFlags::BTIME)?;
     let given = StatxFlags::from_bits_retain(statx.stx_mask).contains(StatxFlags::BTIME);
     let time = statx.stx_btime;
-    Ok(given.then(|| in_nanoseconds(time.tv_sec, time.tv_nsec)))
-}
-
-fn in_nanoseconds(seconds: i64, nanoseconds: u32) -> i128 {
-    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+    Ok(given.then(|| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)))
 }
 
 /// The extended attributes of an open object, sorted by name, with their values.
