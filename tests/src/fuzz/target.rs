@@ -21,11 +21,8 @@ const LONGEST: Duration = Duration::from_secs(4);
 /// Bytes that one input may take besides the image: as much as `tests/tests/mutations.rs` allows.
 const MOST: usize = 64 << 20;
 
-/// The bits of an input's flags with which everything is asked twice.
+/// The bits of an input's flags that make it dear; with all of them everything is asked twice.
 const TWICE: u8 = 0xf0;
-
-/// The bits of an input's flags that make it dear.
-const DEAR: u8 = 0xf0;
 
 /// A target.
 pub struct Target {
@@ -124,7 +121,7 @@ impl Target {
             return;
         }
         if let Some(flags) = self.flags.and_then(|at| input.get_mut(at)) {
-            *flags &= !DEAR;
+            *flags &= !TWICE;
         }
     }
 

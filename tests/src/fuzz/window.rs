@@ -39,9 +39,9 @@ pub struct Window {
 
 /// Bytes that a request may look at: an image that wants more is told so a thousand times a second, and not thrice.
 const LITTLE_WORK: u64 = 256 << 10;
-/// The same where one structure is looked at: 32 blocks, as many as the longest of the sound objects has.
+/// The same where one structure is looked at: 32 blocks of 1 KiB. More of them would be looked at in the same way.
 const LESS_WORK: u64 = 32 << 10;
-/// What a file system may keep in memory: room for all of a small image, and not more, which is zeroed for each input.
+/// What a file system may keep in memory: the images are smaller, and what is more is zeroed for each input all the same.
 const MEMORY: u64 = 4 << 20;
 /// Where `i_extra_isize` stands.
 const EXTRA_SIZE: usize = 0x80;
