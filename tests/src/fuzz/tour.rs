@@ -121,15 +121,18 @@ pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes<'_>)
     true
 }
 
-/// Asks all that concerns these objects; `own` is what [`own_blocks`] says, and how many bytes a request may look at.
+/// Asks all that concerns these objects, or what concerns the names in directories alone; `own` is what [`own_blocks`]
+/// says, and how many bytes a request may look at.
 ///
 /// # Panics
 /// Where something is answered that must never be.
-pub fn objects(fs: &Filesystem, own: (&[Range<u64>], u64), numbers: &[u32], names: &[&[u8]]) {
+pub fn objects(fs: &Filesystem, own: (&[Range<u64>], u64), numbers: &[u32], names: &[&[u8]], only_names: bool) {
     let mut tour = Tour::new(fs, own, Wishes { steady: true, focus: Some(&[]), ..Wishes::default() });
     for number in numbers.iter().copied().filter_map(InodeNumber::new) {
         let Ok(inode) = fs.inode(number) else { continue };
-        tour.object(&inode);
+        if !only_names {
+            tour.object(&inode);
+        }
         if inode.kind == FileKind::Directory {
             tour.directory(&inode);
             for name in names {
@@ -205,7 +208,7 @@ impl<'a> Tour<'a> {
                 _ => break,
             }
         }
-        for (name, _) in found.iter().take(if self.brief { 2 } else { 8 }) {
+        for (name, _) in found.iter().take(if self.brief { 1 } else { 8 }) {
             let _ = self.ask(directory, Request::Find(name.clone()));
             let _ = self.ask(directory, Request::Find(name.to_ascii_uppercase()));
         }
@@ -391,7 +394,8 @@ fn list(fs: &Filesystem, directory: &Inode, cookie: u64, most: usize, answer: &m
         }
         assert!(entry.cookie > answer.at, "a cookie {} after {}", entry.cookie, answer.at);
         let name = entry.name;
-        assert!((1..=255).contains(&name.len()) && !name.contains(&0) && !name.contains(&b'/'), "a name {name:?}");
+        let foreign = name.iter().fold(0, |found, &byte| found | u8::from((byte == 0) | (byte == b'/')));
+        assert!((1..=255).contains(&name.len()) && foreign == 0, "a name {name:?}");
         answer.at = entry.cookie;
         answer.names.push((name.to_vec(), entry.inode));
         ControlFlow::Continue(())
