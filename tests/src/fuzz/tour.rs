@@ -20,7 +20,7 @@ use lazaret_worker::ext4::check::Check;
 use lazaret_worker::ext4::checksum::crc32c;
 use lazaret_worker::ext4::seek::Wanted;
 use lazaret_worker::ext4::{
-    FileKind, FileOffset, Filesystem, GroupNumber, Inode, InodeFlags, InodeNumber, LogicalBlock, MappingKind, Settings,
+    FileKind, FileOffset, Filesystem, GroupNumber, Inode, InodeFlags, InodeNumber, MappingKind, Settings,
 };
 use lazaret_worker::{device::Device, tool};
 
@@ -476,12 +476,5 @@ fn check(fs: &Filesystem, hit: Option<(InodeNumber, Corruption)>) {
             assert!(hit.is_none() || found > 0, "checking found nothing, and reading {hit:?}");
             return;
         }
-    }
-}
-
-/// Blocks of a directory, read one by one.
-pub fn blocks(fs: &Filesystem, inode: &Inode) {
-    for block in 0..4 {
-        let _ = fs.read_block(inode, LogicalBlock(block));
     }
 }
