@@ -1,32 +1,32 @@
 //! One short method a request. It decides nothing: it asks the file system and puts the answer into FUSE's words.
 //!
 //! What holds here: the node id is the inode number (1 stands for the root, 2), so there is no table of nodes and
-//! `forget` has nothing to do; file data in one piece goes from the mapping to /dev/fuse; every error number comes
-//! from the one table in `error.rs`.
+//! `forget` has nothing to do; every error number comes from the one table in `error.rs`.
 
 use super::attr::{Owner, blank, file_type};
-use super::iomap::{self, Agreed, Mapper};
+use super::content::send;
 use super::listing::Listings;
+use super::opener::{Opened, Opener};
 use super::xattr::{self, Shown};
-use super::{reply, request};
+use super::{iomap, reply};
 use crate::error::{Error, Result};
 use crate::ext4::budget::Budget;
 use crate::ext4::dir::DirEntry;
 use crate::ext4::seek::Wanted;
-use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeNumber, MappingKind};
+use crate::ext4::{FileKind, Filesystem, Inode, InodeNumber};
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier,
-    OpenAccMode, OpenFlags, ReplyAttr, ReplyBmap, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode,
+    OpenFlags, ReplyAttr, ReplyBmap, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use lazaret_policy::feature::Incompat;
-use lazaret_policy::message::{COOKIES, Special, Start};
+use lazaret_policy::message::{Special, Start};
 use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long the kernel may keep what it was told: nobody else changes a read-only mount. A year.
@@ -46,67 +46,6 @@ pub struct Frontend {
     xattrs: Shown,
     open_without_asking: bool,
     listings: Listings,
-}
-
-/// What becomes known of a mount after FUSE_INIT.
-#[derive(Default)]
-pub(super) struct Opened {
-    filesystem: OnceLock<Filesystem>,
-    /// The kernel takes mappings: that was agreed in FUSE_INIT.
-    iomap: AtomicBool,
-    /// There is a device for them.
-    mapped: AtomicBool,
-    /// By which the kernel is told to forget something.
-    notifier: OnceLock<Notifier>,
-}
-
-impl Opened {
-    pub(super) fn with(filesystem: Filesystem) -> Self {
-        Self { filesystem: OnceLock::from(filesystem), ..Self::default() }
-    }
-
-    /// The file system. Whoever asks before it is there waits.
-    pub(super) fn filesystem(&self) -> &Filesystem {
-        self.filesystem.wait()
-    }
-}
-
-/// Gives a [`Frontend`] its file system once that is open.
-pub struct Opener {
-    opened: Arc<Opened>,
-    agreed: Option<Agreed>,
-}
-
-impl Opener {
-    /// Whether the kernel may be told where the bytes of files lie ([`Self::map_into`]).
-    pub fn iomap_is_on(&self) -> bool {
-        self.opened.iomap.load(Ordering::Acquire)
-    }
-
-    pub(super) fn tell_by(&self, notifier: Notifier) {
-        let first = self.opened.notifier.set(notifier).is_ok();
-        debug_assert!(first, "a worker has one session");
-    }
-
-    pub(super) fn agree(&mut self, agreed: Agreed) {
-        self.agreed = Some(agreed);
-    }
-
-    /// From now on the kernel is told so, as of the device that it knows by this number: one of just the file system's
-    /// range. Before the session is spawned. False where it is not on, or there can be no such number.
-    pub fn map_into(&self, device: u32) -> bool {
-        let Some(agreed) = self.agreed.filter(|_| COOKIES.contains(&device)) else { return false };
-        request::answer_by(Mapper::new(Arc::clone(&self.opened), device, agreed));
-        reply::add_to_entries();
-        self.opened.mapped.store(true, Ordering::Release);
-        true
-    }
-
-    /// From now on requests are answered; those that came before have waited.
-    pub fn open(self, filesystem: Filesystem) {
-        let first = self.opened.filesystem.set(filesystem).is_ok();
-        debug_assert!(first, "an opener is used up by opening");
-    }
 }
 
 impl Frontend {
@@ -248,52 +187,6 @@ fn node(number: InodeNumber) -> INodeNo {
     if number == InodeNumber::ROOT { INodeNo::ROOT } else { INodeNo(u64::from(number.value())) }
 }
 
-/// Bytes of a file. One piece of data is lent to the reply where it lies; anything else is put together first.
-fn send(filesystem: &Filesystem, inode: &Inode, offset: u64, size: u32, reply: ReplyData) {
-    if inode.kind != FileKind::Regular {
-        return reply.error(errno(&Error::Invalid));
-    }
-    let length = u64::from(size).min(inode.size.saturating_sub(offset));
-    if length == 0 {
-        return reply.data(&[]);
-    }
-    if filesystem.is_sealed(inode) {
-        return assemble(filesystem, inode, offset, length, reply);
-    }
-    match filesystem.map(inode, FileOffset(offset), length) {
-        Ok(mapping) if mapping.length == length => match mapping.kind {
-            MappingKind::Data(place) => lend(filesystem, place.0, length, reply),
-            _ => assemble(filesystem, inode, offset, length, reply),
-        },
-        Ok(_) => assemble(filesystem, inode, offset, length, reply),
-        Err(error) => reply.error(answered(filesystem, &error)),
-    }
-}
-
-fn lend(filesystem: &Filesystem, place: u64, length: u64, reply: ReplyData) {
-    let mut waiting = Some(reply);
-    let lent = filesystem.device().lend(place, length, |bytes| {
-        if let Some(reply) = waiting.take() {
-            reply.data(bytes);
-        }
-    });
-    if let (Err(error), Some(reply)) = (lent, waiting) {
-        reply.error(answered(filesystem, &error));
-    }
-}
-
-fn assemble(filesystem: &Filesystem, inode: &Inode, offset: u64, length: u64, reply: ReplyData) {
-    let mut bytes = Vec::new();
-    let Some(length) = usize::try_from(length).ok().filter(|&length| bytes.try_reserve_exact(length).is_ok()) else {
-        return reply.error(errno(&Error::OutOfMemory));
-    };
-    bytes.resize(length, 0);
-    match filesystem.read(inode, offset, &mut bytes) {
-        Ok(count) => reply.data(bytes.get(..count).unwrap_or_default()),
-        Err(error) => reply.error(answered(filesystem, &error)),
-    }
-}
-
 /// Entries before a damaged block are told first; whoever goes on from there gets the error.
 fn damage_is_last(listed: bool, result: Result<()>) -> Result<()> {
     if listed { Ok(()) } else { result }
@@ -310,12 +203,12 @@ fn full(full: bool) -> ControlFlow<()> {
 }
 
 /// The number of an error that is the answer to a request. Damage is entered in the ledger.
-fn answered(filesystem: &Filesystem, error: &Error) -> Errno {
+pub(super) fn answered(filesystem: &Filesystem, error: &Error) -> Errno {
     filesystem.verifier().ledger().answered(error);
     errno(error)
 }
 
-fn errno(error: &Error) -> Errno {
+pub(super) fn errno(error: &Error) -> Errno {
     Errno::from_i32(rustix::io::Errno::from(error).raw_os_error())
 }
 

@@ -11,7 +11,7 @@
 //! `request.rs`.
 
 use super::abi::{self, BeginIn, BeginOut, EndIn, FileRange, InHeader, Inval, Io, Operation, Upsert, kind, request};
-use super::frontend::Opened;
+use super::opener::Opened;
 use crate::error::{Error, Result};
 use crate::ext4::budget::Budget;
 use crate::ext4::{FileKind, FileOffset, Filesystem, Inode, InodeFlags, InodeNumber, Mapping, MappingKind};

@@ -5,15 +5,18 @@
 
 mod abi;
 mod attr;
+mod content;
 mod frontend;
 mod iomap;
 mod listing;
+mod opener;
 mod reply;
 mod request;
 mod xattr;
 
-pub use frontend::{Frontend, Opener};
+pub use frontend::Frontend;
 pub use iomap::Mapper;
+pub use opener::Opener;
 pub use reply::{Piece, write_reply};
 pub use request::take_request;
 
