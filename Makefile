@@ -191,8 +191,8 @@ lint:
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets $(PROFILE) -- -D warnings
 	cargo clippy --package lazaret-worker --features fuzz $(PROFILE) -- -D warnings
-	# Outside the workspace, whose settings are not meant for it.
-	command -v cargo-deny >/dev/null || (cd / && cargo install cargo-deny --locked)
+	# Outside the workspace, whose settings are not meant for it; to optimise it takes longer than it ever runs.
+	command -v cargo-deny >/dev/null || (cd / && cargo install cargo-deny --locked --debug)
 	cargo deny --log-level error check -A unused-wrapper bans licenses sources
 	if timeout 120 cargo deny --log-level off fetch db 2>/dev/null; then
 	    cargo deny --log-level error check advisories
