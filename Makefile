@@ -269,7 +269,7 @@ deb: cargo-deb
 	echo "$$package"
 
 cargo-deb:
-	command -v cargo-deb >/dev/null || (cd / && cargo install cargo-deb --locked)
+	command -v cargo-deb >/dev/null || (cd / && cargo install cargo-deb --locked --debug)
 
 # What the tests call, and the Debian package that has it.
 TOOLS := mke2fs=e2fsprogs debugfs=e2fsprogs fusermount3=fuse3 strace=strace losetup=mount umount=mount \
