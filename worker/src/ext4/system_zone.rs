@@ -71,22 +71,19 @@ impl SystemZone {
             for (number, bytes) in (first..last).zip(block.chunks_exact(size)) {
                 let group = GroupNumber(number);
                 let base = group::base_blocks(superblock, group);
-                ranges.add(superblock.first_block(group).0, base, superblock.blocks);
+                ranges.add(superblock.first_block(group).0, base, superblock.blocks)?;
                 totals.overhead = totals.overhead.saturating_add(base).saturating_add(table).saturating_add(2);
                 if !readable {
                     continue;
                 }
                 let located = Located::of(superblock, &group::raw(bytes));
-                ranges.add(located.block_bitmap, 1, superblock.blocks);
-                ranges.add(located.inode_bitmap, 1, superblock.blocks);
-                ranges.add(located.inode_table, table, superblock.blocks);
+                ranges.add(located.block_bitmap, 1, superblock.blocks)?;
+                ranges.add(located.inode_bitmap, 1, superblock.blocks)?;
+                ranges.add(located.inode_table, table, superblock.blocks)?;
                 // The bitmaps, and so the descriptors, count clusters.
                 let free = located.free_blocks.saturating_mul(superblock.cluster_ratio.into());
                 totals.free_blocks = totals.free_blocks.saturating_add(free);
                 totals.free_inodes = totals.free_inodes.saturating_add(located.free_inodes);
-            }
-            if ranges.0.len() > MOST_RANGES {
-                return None;
             }
         }
         ranges.sort();
@@ -103,10 +100,11 @@ impl SystemZone {
         Some((zone, totals))
     }
 
-    /// The blocks of the journal, as far as its map can be read: what cannot be read is not replayed either.
+    /// The blocks of the journal, as far as its map can be read: what cannot be read is not replayed either. There are at
+    /// most [`MOST_JOURNAL_RUNS`].
     pub(super) fn add_journal(&mut self, runs: impl Iterator<Item = (BlockNumber, u64)>) {
         for (block, count) in runs {
-            self.journal.add(block.0, count, self.blocks);
+            let _ = self.journal.add(block.0, count, self.blocks);
         }
         self.journal.sort();
     }
@@ -153,16 +151,19 @@ pub(super) fn journal_runs(fs: &Filesystem, journal: &Inode) -> Vec<(BlockNumber
 
 impl Ranges {
     /// Adds what lies within the file system, joined to one of the last ranges where they touch: groups are walked in
-    /// order, and their structures lie in a few rows side by side.
-    fn add(&mut self, start: u64, count: u64, blocks: u64) {
+    /// order, and their structures lie in a few rows side by side. None if that were one more than [`MOST_RANGES`].
+    fn add(&mut self, start: u64, count: u64, blocks: u64) -> Option<()> {
         let end = start.saturating_add(count).min(blocks);
         if start >= end {
-            return;
+            return Some(());
         }
+        let has_room = self.0.len() < MOST_RANGES;
         match self.0.iter_mut().rev().take(8).find(|range| range.start <= start && start <= range.end) {
             Some(range) => range.end = range.end.max(end),
-            None => self.0.push(Range { start, end }),
+            None if has_room => self.0.push(Range { start, end }),
+            None => return None,
         }
+        Some(())
     }
 
     fn sort(&mut self) {
