@@ -51,24 +51,41 @@ pub(super) fn transaction_matches(block: &[u8], sum: u32) -> bool {
 }
 
 /// crc32 with the highest bit first, as the kernel's `crc32_be` continues it: neither inverted at the begin nor at the
-/// end.
+/// end. Eight bytes at a time, since a journal of this kind may be long.
 pub(super) fn crc32_be(seed: u32, bytes: &[u8]) -> u32 {
-    static TABLE: [u32; 256] = table();
-    bytes.iter().fold(seed, |crc, &byte| {
+    static TABLES: [[u32; 256]; 8] = tables();
+    let [t0, t1, t2, t3, t4, t5, t6, t7] = &TABLES;
+    let of = |table: &[u32; 256], byte: u8| table.get(usize::from(byte)).copied().unwrap_or_default();
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let crc = eights.iter().fold(seed, |crc, &[b0, b1, b2, b3, b4, b5, b6, b7]| {
+        let [c0, c1, c2, c3] = crc.to_be_bytes();
+        let high = of(t7, c0 ^ b0) ^ of(t6, c1 ^ b1) ^ of(t5, c2 ^ b2) ^ of(t4, c3 ^ b3);
+        high ^ of(t3, b4) ^ of(t2, b5) ^ of(t1, b6) ^ of(t0, b7)
+    });
+    rest.iter().fold(crc, |crc, &byte| {
         let [top, ..] = crc.to_be_bytes();
-        let entry = TABLE.get(usize::from(top ^ byte)).copied().unwrap_or_default();
-        crc.wrapping_shl(8) ^ entry
+        crc.wrapping_shl(8) ^ of(t0, top ^ byte)
     })
 }
 
-/// What each byte at the top adds, for the polynomial 0x04c11db7.
-const fn table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let (mut rest, mut byte): (&mut [u32], u32) = (&mut table, 0);
+/// What each byte adds, for the polynomial 0x04c11db7: at the top, and with one to seven bytes behind it.
+const fn tables() -> [[u32; 256]; 8] {
+    let mut tables = [[0; 256]; 8];
+    let (mut rest, mut behind): (&mut [[u32; 256]], u32) = (&mut tables, 1);
+    while let [table, after @ ..] = rest {
+        fill(table, behind);
+        behind = behind.wrapping_add(1);
+        rest = after;
+    }
+    tables
+}
+
+const fn fill(mut rest: &mut [u32], bytes: u32) {
+    let mut byte: u32 = 0;
     while let [entry, after @ ..] = rest {
         let mut crc = byte.wrapping_shl(24);
-        let mut bit = 0_u8;
-        while bit < 8 {
+        let mut bit: u32 = 0;
+        while bit < 8_u32.wrapping_mul(bytes) {
             crc = if crc & 0x8000_0000 == 0 { crc << 1 } else { (crc << 1) ^ 0x04c1_1db7 };
             bit = bit.wrapping_add(1);
         }
@@ -76,7 +93,6 @@ const fn table() -> [u32; 256] {
         byte = byte.wrapping_add(1);
         rest = after;
     }
-    table
 }
 
 #[cfg(test)]
@@ -88,5 +104,12 @@ mod tests {
         // CRC-32/MPEG-2.
         assert_eq!(crc32_be(!0, b"123456789"), 0x0376_e6e7);
         assert_eq!(crc32_be(crc32_be(!0, b"1234"), b"56789"), 0x0376_e6e7);
+        // In pieces of any length.
+        let bytes: Vec<u8> = (0..100_u8).map(|byte| byte.wrapping_mul(37)).collect();
+        for cut in 0..bytes.len() {
+            let (one, other) = bytes.split_at(cut);
+            let bytewise = other.iter().fold(crc32_be(7, one), |crc, byte| crc32_be(crc, &[*byte]));
+            assert_eq!(bytewise, crc32_be(7, &bytes), "{cut}");
+        }
     }
 }

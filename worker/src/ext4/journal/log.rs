@@ -65,9 +65,15 @@ impl<'a> Log<'a> {
 
     /// Copies a block out of the journal.
     pub(super) fn read(&self, block: JournalBlock, out: &mut [u8]) -> Result<()> {
-        let left = self.left.get().checked_sub(u64_from(out.len()));
-        self.left.set(left.ok_or(Error::corrupt(Rule::JournalWork, Place::Journal(block.0)))?);
+        self.spend(block, out.len())?;
         self.fs.device().read_at(self.address(block)?.0, out)
+    }
+
+    /// So many bytes are worked on, which stand in this block.
+    pub(super) fn spend(&self, block: JournalBlock, bytes: usize) -> Result<()> {
+        let left = self.left.get().checked_sub(u64_from(bytes));
+        self.left.set(left.ok_or(Error::corrupt(Rule::JournalWork, Place::Journal(block.0)))?);
+        Ok(())
     }
 
     /// Where a block of the journal lies.

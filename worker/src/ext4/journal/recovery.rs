@@ -132,6 +132,8 @@ impl Scan {
             let Some(at) = walk.step() else { return Ok(false) };
             if summed {
                 log.read(at, &mut data)?;
+                // This sum takes longer than reading does.
+                log.spend(at, data.len())?;
                 self.sum = crc32_be(self.sum, &data);
             }
             budget.push(&mut self.copies, Copy { tag, at, transaction: self.transaction })?;
