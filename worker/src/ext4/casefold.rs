@@ -21,7 +21,7 @@ use super::format;
 use crate::error::Result;
 
 /// How many bytes of a directory one byte of a name is worth that has to be folded to be compared.
-const COST: u64 = 8;
+pub(super) const COST: u64 = 8;
 
 /// How the names in directories that fold case are encoded: `s_encoding` and its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_policy::message::{Checksum, Refusal};
-use lazaret_worker::ext4::{InodeNumber, Settings};
+use lazaret_worker::ext4::{GroupNumber, InodeNumber, Settings};
 
 use crate::log::{BLOCK, FAST, Image, JOURNAL, Kind, read};
 
@@ -342,15 +342,43 @@ fn fast_commits_that_do_not_fit_the_file_system_are_refused() {
     assert_eq!(open(&[inode(8, 0o100_644, 1, 5)]).err(), corrupt(Rule::FastCommitInode, at));
     assert_eq!(open(&[inode(99_999, 0o100_644, 1, 5)]).err(), corrupt(Rule::FastCommitInode, at));
     assert_eq!(open(&[file.clone(), name(3, 12, 12, b"x")]).err(), corrupt(Rule::FastCommitParent, at));
-    assert_eq!(open(&[file.clone(), name(3, 99, 12, b"x")]).err(), corrupt(Rule::FastCommitParent, at));
     assert_eq!(open(&[file.clone(), name(3, 2, 12, b"a/b")]).err(), corrupt(Rule::FastCommitName, at));
     let inode_12 = Place::Inode(12);
     assert_eq!(open(&[file.clone(), range(12, 0, 1, 1)]).err(), corrupt(Rule::BlockInFileSystem, inode_12));
     assert_eq!(open(&[file.clone(), range(12, 0, 9, 8190)]).err(), corrupt(Rule::BlockInFileSystem, inode_12));
-    assert_eq!(open(&[file, range(12, 0, 1, 2)]).err(), corrupt(Rule::BlockNotSystem, inode_12));
+    assert_eq!(open(&[file.clone(), range(12, 0, 1, 2)]).err(), corrupt(Rule::BlockNotSystem, inode_12));
     // What is not there any more is passed over.
     let gone = [name(4, 2, 77, b"x"), name(5, 2, 77, b"x"), name(5, 77, 11, b"x"), range(77, 0, 1, 5000)];
     assert_eq!(open(&gone).unwrap().replayed().fast_changes, 4);
+    let no_files = [range(8, 0, 1, 5000), range(99_999, 0, 1, 2)];
+    assert_eq!(open(&no_files).unwrap().replayed().fast_changes, 2);
+    let nowhere = open(&[file.clone(), name(3, 99, 12, b"x"), name(4, 99, 12, b"y")]).unwrap();
+    assert_eq!(crate::tree::of_reader(&nowhere).keys().map(|path| path.len()).sum::<usize>(), "/lost+found".len());
+}
+
+#[test]
+fn where_case_is_folded_a_tag_may_spell_a_name_otherwise() {
+    let Some(mut image) = with_fast_commits() else { return };
+    let table = image.open().unwrap().group(GroupNumber(0)).unwrap().inode_table;
+    let root = usize::try_from(table.0).unwrap() * BLOCK + 256;
+    let next = image.sequence;
+    image.set_superblock(0x27c, &1_u16.to_le_bytes());
+    let incompat = u32::from_le_bytes(image.bytes[1024 + 0x60..][..4].try_into().unwrap()) | 0x2_0000;
+    image.set_superblock(0x60, &incompat.to_le_bytes());
+    image.bytes[root + 0x23] |= 0x40;
+    let file = inode(12, 0o100_644, 1, 5);
+    let open = |tags: &[Vec<u8>]| {
+        let mut image = image.clone();
+        image.block(FIRST).copy_from_slice(&fast_commit(next, true, tags));
+        let fs = image.open_with(Settings { checksum: Checksum::Ignore, ..Settings::default() }).unwrap();
+        crate::tree::of_reader(&fs).keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect::<Vec<_>>()
+    };
+    let gone = name(5, 2, 11, b"LOST+Found");
+    assert_eq!(open(&[gone.clone()]), [""]);
+    assert_eq!(open(&[gone, file.clone(), name(3, 2, 12, b"Lost+found")]), ["", "/Lost+found"]);
+    assert_eq!(open(&[file.clone(), name(3, 2, 12, b"Name"), name(5, 2, 12, b"nAME")]), ["", "/lost+found"]);
+    // A name that is there already, however it is spelt, stays.
+    assert_eq!(open(&[file, name(4, 2, 12, b"LOST+FOUND")]), ["", "/lost+found"]);
 }
 
 #[test]

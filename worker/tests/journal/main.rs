@@ -204,6 +204,14 @@ fn fast_commits_over_several_blocks() {
 }
 
 #[test]
+fn fast_commits_in_directories_that_are_gone() {
+    let recipe = Recipe { mebibytes: 64, format: "-t ext4 -b 4096 -O fast_commit", options: "defaults" };
+    same_as_the_kernel(&recipe, work::fast_commits_in_directories_that_are_gone, |_, replayed| {
+        assert!(replayed.fast_commits >= 2, "{replayed:?}");
+    });
+}
+
+#[test]
 fn fast_commits_in_directories_with_a_hash_tree() {
     for format in ["-t ext4 -b 1024 -O fast_commit", "-t ext4 -b 4096 -O fast_commit"] {
         let recipe = Recipe { mebibytes: 64, format, options: "defaults" };

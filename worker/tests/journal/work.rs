@@ -190,6 +190,22 @@ pub(crate) fn fast_commits_in_a_large_directory(root: &Path) {
     fsync(&root.join("large/new 19"));
 }
 
+/// Names in directories that are made and removed again before anything is committed.
+pub(crate) fn fast_commits_in_directories_that_are_gone(root: &Path) {
+    write(&root.join("a"), &pattern(1, 3000));
+    commit(root);
+    fs::create_dir(root.join("d")).unwrap();
+    fs::hard_link(root.join("a"), root.join("d/b")).unwrap();
+    fs::remove_file(root.join("d/b")).unwrap();
+    fs::remove_dir(root.join("d")).unwrap();
+    fsync(&root.join("a"));
+    fs::create_dir(root.join("e")).unwrap();
+    write(&root.join("e/f"), &pattern(2, 5000));
+    fs::rename(root.join("e/f"), root.join("x")).unwrap();
+    fs::remove_dir(root.join("e")).unwrap();
+    fsync(&root.join("x"));
+}
+
 fn fsync(path: &Path) {
     File::open(path).unwrap().sync_all().unwrap();
 }

@@ -13,8 +13,9 @@ use lazaret_policy::feature::{Compat, Incompat};
 use lazaret_policy::message::Refusal;
 use zerocopy::IntoBytes;
 
-use super::replay::{Blocks, Replay};
+use super::replay::{Blocks, Replay, key};
 use crate::error::{Error, Result};
+use crate::ext4::casefold::COST;
 use crate::ext4::checksum::crc32c;
 use crate::ext4::dir::Role;
 use crate::ext4::format;
@@ -28,8 +29,20 @@ use crate::ext4::{FileKind, Inode, InodeFlags, MappingKind};
 pub(super) struct Directory {
     /// They made it: nothing of what is on the disk counts.
     pub(super) fresh: bool,
-    /// What a name stands for now; none if it is gone.
-    pub(super) names: BTreeMap<Box<[u8]>, Option<InodeNumber>>,
+    /// What a name stands for now, by [`key`].
+    pub(super) names: Names,
+}
+
+/// Names by what tells them apart, which is not their bytes where case is folded.
+pub(super) type Names = BTreeMap<Box<[u8]>, Name>;
+
+/// A name that fast commits changed.
+#[derive(Debug)]
+pub(super) struct Name {
+    /// As it is stored.
+    pub(super) spelling: Box<[u8]>,
+    /// What it stands for; none if it is gone.
+    pub(super) inode: Option<InodeNumber>,
 }
 
 /// An entry to be written.
@@ -79,9 +92,10 @@ impl Replay<'_, '_> {
             entries.push((entry.name.to_vec(), entry.inode));
             ControlFlow::Continue(())
         })?;
+        let folds = self.folds(inode.number);
         for (name, target) in entries {
-            let known =
-                self.directories.get(&inode.number).is_some_and(|changed| changed.names.contains_key(&name[..]));
+            let changed = self.directories.get(&inode.number);
+            let known = changed.is_some_and(|changed| changed.names.contains_key(&key(folds, &name)));
             if !known {
                 self.set_name(inode.number, &name, Some(target))?;
             }
@@ -127,13 +141,13 @@ impl Replay<'_, '_> {
     }
 
     /// The names that stand for something, `.` and `..` in front.
-    fn new_entries(&self, names: &BTreeMap<Box<[u8]>, Option<InodeNumber>>) -> Result<Vec<Entry>, Refusal> {
+    fn new_entries(&mut self, names: &Names) -> Result<Vec<Entry>, Refusal> {
         let typed = self.fs.superblock().incompat.contains(Incompat::FILETYPE);
         let mut entries = Vec::with_capacity(names.len());
-        for (name, inode) in names {
+        for Name { spelling, inode } in names.values() {
             let Some(inode) = *inode else { continue };
             let kind = if typed { self.live(inode.value())? } else { None };
-            entries.push(Entry { name: name.clone(), inode, file_type: kind.map_or(0, file_type) });
+            entries.push(Entry { name: spelling.clone(), inode, file_type: kind.map_or(0, file_type) });
         }
         entries.sort_by_key(|entry| !matches!(&entry.name[..], b"." | b".."));
         Ok(entries)
@@ -144,15 +158,17 @@ impl Replay<'_, '_> {
     fn rewrite(
         &mut self,
         inode: &Inode,
-        names: &BTreeMap<Box<[u8]>, Option<InodeNumber>>,
+        names: &Names,
         new: &mut std::iter::Peekable<impl Iterator<Item = Entry>>,
         blocks: &mut Blocks,
     ) -> Result<(), Refusal> {
         let size = self.fs.superblock().block_size;
         let inodes = self.fs.superblock().inodes;
         let hashed = self.fs.superblock().compat.contains(Compat::DIR_INDEX) && inode.flags.contains(InodeFlags::INDEX);
+        let folds = self.folds(inode.number);
+        let cost = if folds { COST } else { 1 };
         for index in 0..self.fs.directory_blocks(inode) {
-            self.search(size.bytes().into())?;
+            self.search(cost.saturating_mul(size.bytes().into()))?;
             let block = LogicalBlock(u32::try_from(index).unwrap_or(u32::MAX));
             // What is damaged stays so, and hides its own names.
             let Ok(Some((bytes, Role::Leaf))) = self.fs.directory_block(inode, block, &mut self.work) else {
@@ -163,7 +179,7 @@ impl Replay<'_, '_> {
             let mut changed = false;
             let mut packer = Packer::new(self, inode.number);
             for (record, target) in used {
-                if names.contains_key(record.name) {
+                if names.contains_key(&key(folds, record.name)) {
                     changed = true;
                 } else {
                     packer.push(target, record.file_type, record.name);

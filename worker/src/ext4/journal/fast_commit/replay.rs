@@ -13,20 +13,21 @@ use lazaret_policy::feature::{Incompat, RoCompat};
 use lazaret_policy::message::Refusal;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::directory::Directory;
+use super::directory::{Directory, Name};
 use super::ranges::Changes;
 use super::tag::{Dentry, Tag};
 use crate::error::{Error, Result};
 use crate::ext4::budget::Budget as Work;
+use crate::ext4::casefold::{COST, Encoding, Folded};
 use crate::ext4::checksum::crc32c;
 use crate::ext4::format;
 use crate::ext4::journal::Budget;
 use crate::ext4::map::RunKind;
 use crate::ext4::record::is_name;
-use crate::ext4::units::{BlockNumber, InodeNumber, usize_from};
+use crate::ext4::units::{BlockNumber, InodeNumber, u64_from, usize_from};
 use crate::ext4::{FileKind, Filesystem, InodeFlags};
 
-/// How many bytes of directories all names of all fast commits may be looked for in. A bound of this reader.
+/// How many bytes of directories and inodes the tags of all fast commits may be looked for in. A bound of this reader.
 const MOST_SEARCHED: u64 = 1 << 30;
 /// Bytes that an entry of a map costs beside its content, generously.
 const ENTRY: usize = 96;
@@ -41,7 +42,7 @@ pub(super) struct Replay<'a, 'b> {
     pub(super) directories: BTreeMap<InodeNumber, Directory>,
     /// The next block that no device has.
     pub(super) unused: u64,
-    /// Of directories, bytes that may still be searched.
+    /// Of directories and inodes, bytes that may still be searched.
     pub(super) work: Work,
     place: Place,
 }
@@ -106,18 +107,19 @@ impl<'a, 'b> Replay<'a, 'b> {
         let unwritten = length > WRITTEN;
         let length = u64::from(if unwritten { length.saturating_sub(WRITTEN) } else { length });
         let start = BlockNumber(u64::from(extent.ee_start_hi.get()) << 32 | u64::from(extent.ee_start_lo.get()));
-        let number = self.number(inode)?;
-        self.fs.zone().check(number, start, length).map_err(|rule| Error::corrupt(rule, Place::Inode(inode)))?;
+        if let (Ok(number), Some(_)) = (self.number(inode), self.live(inode)?) {
+            self.fs.zone().check(number, start, length).map_err(|rule| Error::corrupt(rule, Place::Inode(inode)))?;
+        }
         let first = u64::from(extent.ee_block.get());
         let kind = if unwritten { RunKind::Unwritten(start) } else { RunKind::Data(start) };
         self.set_range(inode, first, first.saturating_add(length), kind)
     }
 
+    /// A range of an inode that no file can have, or that is gone, is passed over.
     fn set_range(&mut self, inode: u32, first: u64, end: u64, kind: RunKind) -> Result<(), Refusal> {
-        if self.live(inode)?.is_some() {
+        if let (Ok(number), Some(_)) = (self.number(inode), self.live(inode)?) {
             // It may cut another in two.
             self.budget.spend(ENTRY.saturating_mul(2))?;
-            let number = self.number(inode)?;
             self.changes.ranges(number).set(first, end, kind);
         }
         Ok(())
@@ -156,7 +158,7 @@ impl<'a, 'b> Replay<'a, 'b> {
         let kind = self.live(dentry.inode)?.ok_or(Error::corrupt(Rule::FastCommitInode, self.place))?;
         let number = self.number(dentry.inode)?;
         if kind == FileKind::Directory {
-            let parent = self.parent(dentry.parent)?.ok_or(Error::corrupt(Rule::FastCommitParent, self.place))?;
+            let Some(parent) = self.parent(dentry.parent)? else { return Ok(()) };
             self.make_directory(number, parent)?;
         }
         self.link(dentry)?;
@@ -181,9 +183,9 @@ impl<'a, 'b> Replay<'a, 'b> {
         Ok(())
     }
 
-    /// A name that is there already stays what it is.
+    /// A name that is there already stays what it is. One in a directory that was removed later is nowhere.
     fn link(&mut self, dentry: &Dentry<'_>) -> Result<(), Refusal> {
-        let parent = self.parent(dentry.parent)?.ok_or(Error::corrupt(Rule::FastCommitParent, self.place))?;
+        let Some(parent) = self.parent(dentry.parent)? else { return Ok(()) };
         if self.find(parent, dentry.name)?.is_some() {
             return Ok(());
         }
@@ -225,14 +227,20 @@ impl<'a, 'b> Replay<'a, 'b> {
         if !is_name(name) {
             return Err(Error::corrupt(Rule::FastCommitName, self.place).into());
         }
+        let folds = self.folds(directory);
+        if folds {
+            // Here, and where the name is kept.
+            self.search(COST.saturating_mul(2).saturating_mul(u64_from(name.len())))?;
+        }
         if let Some(changed) = self.directories.get(&directory) {
-            if let Some(now) = changed.names.get(name) {
-                return Ok(*now);
+            if let Some(now) = changed.names.get(&key(folds, name)) {
+                return Ok(now.inode);
             }
             if changed.fresh {
                 return Ok(None);
             }
         }
+        self.search(self.fs.superblock().inode_size.into())?;
         let inode = self.fs.inode(directory)?;
         match self.fs.lookup_within(&inode, name, &mut self.work) {
             Err(Error::Budget) => Err(self.too_much().into()),
@@ -240,7 +248,7 @@ impl<'a, 'b> Replay<'a, 'b> {
         }
     }
 
-    /// So many bytes of a directory are gone through.
+    /// So many bytes of a directory or of inodes are gone through.
     pub(super) fn search(&mut self, bytes: u64) -> Result<()> {
         self.work.spend(bytes).map_err(|_| self.too_much())
     }
@@ -268,9 +276,24 @@ impl<'a, 'b> Replay<'a, 'b> {
         name: &[u8],
         inode: Option<InodeNumber>,
     ) -> Result<(), Refusal> {
-        self.budget.spend(name.len().saturating_add(ENTRY))?;
-        self.directories.entry(directory).or_default().names.insert(name.into(), inode);
+        // It is kept twice, and folded it may be longer.
+        self.budget.spend(name.len().saturating_mul(4).saturating_add(ENTRY))?;
+        let key = key(self.folds(directory), name);
+        self.directories.entry(directory).or_default().names.insert(key, Name { spelling: name.into(), inode });
         Ok(())
+    }
+
+    /// Whether a directory takes names for the same whose case differs.
+    pub(super) fn folds(&self, directory: InodeNumber) -> bool {
+        if !matches!(self.fs.superblock().encoding, Some(Encoding::Utf8 { .. })) {
+            return false;
+        }
+        let flags = if self.inodes.contains_key(&directory) {
+            InodeFlags::from_bits_retain(self.raw(directory).i_flags.get())
+        } else {
+            self.fs.inode(directory).map_or(InodeFlags::empty(), |inode| inode.flags)
+        };
+        flags.contains(InodeFlags::CASEFOLD)
     }
 
     /// The directory of a name, if there is such an inode.
@@ -283,13 +306,14 @@ impl<'a, 'b> Replay<'a, 'b> {
     }
 
     /// What an inode is now, if it is in use and can be read.
-    pub(super) fn live(&self, number: u32) -> Result<Option<FileKind>, Refusal> {
+    pub(super) fn live(&mut self, number: u32) -> Result<Option<FileKind>, Refusal> {
         let Some(number) = InodeNumber::new(number) else { return Ok(None) };
         if self.inodes.contains_key(&number) {
             let raw = self.raw(number);
             let kind = FileKind::of(raw.i_mode.get());
             return Ok(kind.filter(|_| raw.i_links_count.get() > 0));
         }
+        self.search(self.fs.superblock().inode_size.into())?;
         match self.fs.inode(number) {
             Ok(inode) => Ok(Some(inode.kind)),
             Err(error @ Error::Device { .. }) => Err(error.into()),
@@ -357,6 +381,13 @@ impl<'a, 'b> Replay<'a, 'b> {
         let [a, b, c, d] = crc32c(seed, bytes).to_le_bytes();
         put([[a, b], [c, d]], bytes);
     }
+}
+
+/// What tells a name of a directory apart from others: a tag has what was typed, and where case is folded that need not be
+/// what is stored.
+pub(super) fn key(folds: bool, name: &[u8]) -> Box<[u8]> {
+    let folded = if folds && !matches!(name, b"." | b"..") { Folded::of(name) } else { None };
+    folded.map_or(name.into(), |folded| folded.as_bytes().into())
 }
 
 /// The fields of an inode; those that it is too short for are 0.
