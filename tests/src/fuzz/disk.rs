@@ -21,6 +21,10 @@ const MOST_RECORDS: usize = 16;
 /// Bytes of a GPT's header, and of those entries that an input gives.
 const HEADER: usize = 92;
 const ENTRIES: usize = 512;
+/// Bytes of all entries that a table can have here: those of the copy lie before its header.
+const ALL_ENTRIES: usize = 16 << 10;
+/// The longest list of entries that the worker takes a checksum of (`gpt.rs`).
+const LONGEST_LIST: usize = 1 << 20;
 /// Bytes of an input with a GPT.
 const GPT: usize = 1 + RECORD + 2 * (HEADER + ENTRIES);
 
@@ -82,7 +86,7 @@ fn gpt_parts(sector: usize) -> [(Range<usize>, usize); 4] {
         part(first, HEADER, sector),
         part(first + HEADER, ENTRIES, 2 * sector),
         part(copy, HEADER, LENGTH - sector),
-        part(copy + HEADER, ENTRIES, LENGTH - 2 * sector),
+        part(copy + HEADER, ENTRIES, LENGTH - sector - ALL_ENTRIES),
     ]
 }
 
@@ -141,12 +145,12 @@ fn sound_gpt(sector: usize) -> Vec<u8> {
         put(entry, 56, b"n\0a\0m\0e\0");
     }
     let parts = gpt_parts(sector);
-    for (pair, (own, other, at)) in parts.chunks(2).zip([(1, last, 2), (last, 1, last - 1)]) {
+    for (pair, (own, other, at)) in parts.chunks(2).zip([(1, last, 2), (last, 1, last - ALL_ENTRIES / sector)]) {
         let (head, table) = (pair[0].0.start, pair[1].0.start);
         put(&mut input, head, b"EFI PART");
         put(&mut input, head + 8, &0x1_0000_u32.to_le_bytes());
         put(&mut input, head + 12, &(HEADER as u32).to_le_bytes());
-        for (field, number) in [(24, own), (32, other), (40, 10), (48, last - 10), (72, at)] {
+        for (field, number) in [(24, own), (32, other), (40, 34), (48, last - 34), (72, at)] {
             put(&mut input, head + field, &(number as u64).to_le_bytes());
         }
         put(&mut input, head + 56, &[9; 16]);
@@ -164,8 +168,12 @@ fn seal(input: &mut [u8]) {
         const ZEROS: [u8; 4096] = [0; 4096];
         let mut sum = crc32fast::Hasher::new();
         sum.update(&bytes[..length.min(bytes.len())]);
-        let zeros = length.saturating_sub(bytes.len());
-        sum.update(&ZEROS[..zeros.min(ZEROS.len())]);
+        let mut zeros = length.min(LONGEST_LIST).saturating_sub(bytes.len());
+        while zeros > 0 {
+            let some = zeros.min(ZEROS.len());
+            sum.update(&ZEROS[..some]);
+            zeros -= some;
+        }
         sum.finalize().to_le_bytes()
     };
     for pair in gpt_parts(sector(input)).chunks(2) {
@@ -183,7 +191,7 @@ fn seal(input: &mut [u8]) {
     }
 }
 
-/// Changes a field of one of the entries, a link of the chain, or the magic number.
+/// Changes a field of one of the entries, a link of the chain, or the magic number; repeats an entry, or swaps two.
 pub fn mutate_mbr(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     let mut records = input.to_vec();
     records.resize(records.len().next_multiple_of(RECORD).clamp(RECORD, MOST_RECORDS * RECORD), 0);
@@ -191,11 +199,13 @@ pub fn mutate_mbr(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     for _ in 0..=random.below(3) {
         let at = random.below(sectors) * RECORD;
         let entry = at + random.below(4) * 16;
-        match random.below(9) {
+        let other = random.below(sectors) * RECORD + random.below(4) * 16;
+        match random.below(10) {
             0 => records[entry + 4] = *random.pick(&[0, 5, 0x0f, 0x85, 0x83, 0xee, 0xef]),
             1 => put(&mut records, at + 64, random.pick::<[u8; 2]>(&[[0x55, 0xaa], [0, 0]])),
-            2 => records.copy_within(at..at + 16, entry),
-            3 if sectors < MOST_RECORDS => {
+            2 => records.copy_within(other..other + 16, entry),
+            3 => swap(&mut records, entry, other, 16),
+            4 if sectors < MOST_RECORDS => {
                 let link = (random.below(MOST_RECORDS) as u32, 1 + random.below(MOST_RECORDS) as u32);
                 records.extend(record(&[(0x83, 1, 2), (5, link.0, link.1)]));
             }
@@ -206,7 +216,8 @@ pub fn mutate_mbr(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     records
 }
 
-/// Changes a field of a header or of an entry; in half of the cases the checksums are right afterwards.
+/// Changes a field of a header or of an entry, repeats an entry or swaps two; in half of the cases the checksums are right
+/// afterwards.
 pub fn mutate_gpt(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     let mut input = input.to_vec();
     input.resize(GPT, 0);
@@ -215,8 +226,13 @@ pub fn mutate_gpt(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     }
     let sectors = (LENGTH / sector(&input)) as u64;
     for _ in 0..=random.below(3) {
-        let part = random.pick(&gpt_parts(sector(&input))).0.clone();
+        let parts = gpt_parts(sector(&input));
+        let part = random.pick(&parts).0.clone();
+        let mut entry = || parts[1 + 2 * random.below(2)].0.start + random.below(4) * 128;
+        let (one, other) = (entry(), entry());
         match random.below(24) {
+            1 => input.copy_within(other..other + 128, one),
+            2 => swap(&mut input, one, other, 128),
             0 => field(&mut input, 1 + random.below(4) * 16, &grammar().mbr, "Entry", sectors, random),
             _ if part.len() == HEADER => field(&mut input, part.start, &grammar().gpt, "Header", sectors, random),
             _ => field(&mut input, part.start + random.below(4) * 128, &grammar().gpt, "Entry", sectors, random),
@@ -227,6 +243,10 @@ pub fn mutate_gpt(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     }
     input.truncate(most);
     input
+}
+
+fn swap(bytes: &mut [u8], one: usize, other: usize, length: usize) {
+    (0..length).for_each(|index| bytes.swap(one + index, other + index));
 }
 
 /// Writes a number to a field of a structure that begins here.
@@ -274,6 +294,19 @@ mod tests {
                 mutant == sealed
             });
             assert!((60..160).contains(&sealed.count()));
+            // As many entries as a table has most often, of which all but four are zeros.
+            let mut usual = input.clone();
+            for pair in gpt_parts(sector(&input)).chunks(2) {
+                put(&mut usual, pair[0].0.start + 80, &128_u32.to_le_bytes());
+            }
+            assert_ne!(gpt(&usual).unwrap().findings.len(), 0);
+            seal(&mut usual);
+            let table = gpt(&usual).unwrap();
+            assert_eq!((table.partitions.len(), table.findings.len(), table.backup), (2, 0, false), "{table:?}");
+            // The copy is as good.
+            usual[1 + RECORD] ^= 1;
+            let table = gpt(&usual).unwrap();
+            assert_eq!((table.partitions.len(), table.backup), (2, true), "{table:?}");
         }
     }
 }
