@@ -16,9 +16,10 @@ use lazaret_policy::message::{Checksum, Replayed, Verity};
 use lazaret_worker::ext4::{Filesystem, InodeNumber, Settings};
 
 use super::image::{IGNORED, SEALED, VERIFIED, WARNED, WORK};
-use super::scratch::{Changes, Scratch, Seals};
+use super::own::Own;
+use super::scratch::{Scratch, Seals};
 use super::stock::{Sound, sound};
-use super::tour;
+use super::{tour, unsealed};
 use crate::mutate::layout::{Kind, Piece};
 
 /// What of an image an input is laid over.
@@ -43,8 +44,6 @@ const LITTLE_WORK: u64 = 256 << 10;
 const LESS_WORK: u64 = 32 << 10;
 /// What a file system may keep in memory: the images are smaller, and what is more is zeroed for each input all the same.
 const MEMORY: u64 = 4 << 20;
-/// Where `i_extra_isize` stands.
-const EXTRA_SIZE: usize = 0x80;
 const WHOLE: Range<usize> = 0..usize::MAX;
 const NONE: Window = Window { name: "", image: "ext4", objects: &[], kinds: &[], bytes: WHOLE, named: false };
 
@@ -96,7 +95,7 @@ pub(crate) struct Found {
 /// A file system, and which blocks no file may hold.
 struct Opened {
     fs: Filesystem,
-    own: Vec<Range<u64>>,
+    own: Own,
     work: u64,
 }
 
@@ -117,28 +116,6 @@ pub fn settings(flags: u8) -> Settings {
     let verity = if flags & VERIFIED != 0 { Verity::Verify } else { Verity::Ignore };
     let work = if flags & 0xf0 == WORK { Settings::default().work } else { LITTLE_WORK };
     Settings { checksum, verity, work, memory: MEMORY, ..Settings::default() }
-}
-
-impl Found {
-    /// The inodes that do not match their checksums, and so are never to be shown where checksums count. With a shorter
-    /// tail there are but 16 bits of checksum, which a fuzzer hits now and then: such are left out.
-    fn unsealed(&self, changes: &mut Changes<'_>) -> Vec<u32> {
-        if !self.pieces.iter().any(|(piece, _)| piece.kind == Kind::Inode) {
-            return Vec::new();
-        }
-        let before: Vec<Vec<u8>> = self.pieces.iter().map(|(piece, _)| changes.look(*piece).to_vec()).collect();
-        changes.seal_after(&self.seals);
-        let mut unsealed = Vec::new();
-        for ((piece, _), before) in self.pieces.iter().zip(before) {
-            let sound = &self.sound.bytes[piece.at..piece.at + piece.length];
-            let whole = before.get(EXTRA_SIZE..EXTRA_SIZE + 2) == sound.get(EXTRA_SIZE..EXTRA_SIZE + 2);
-            if piece.kind == Kind::Inode && whole && changes.look(*piece) != before {
-                unsealed.push(piece.owner);
-            }
-            changes.piece(*piece).copy_from_slice(&before);
-        }
-        unsealed
-    }
 }
 
 impl Window {
@@ -197,7 +174,7 @@ impl Window {
     pub fn run(&self, input: &[u8]) {
         let (flags, name, mut bytes) = self.split(input);
         let found = self.found();
-        let (unsealed, changed) = (RefCell::default(), RefCell::new(Vec::new()));
+        let (wrong, changed) = (RefCell::default(), RefCell::new(Vec::new()));
         Scratch::of(found.sound).with(
             |changes| {
                 for (piece, range) in &found.pieces {
@@ -212,7 +189,7 @@ impl Window {
                 if flags & SEALED != 0 {
                     changes.seal_after(&found.seals);
                 } else if flags & (WARNED | IGNORED) == 0 {
-                    unsealed.replace(found.unsealed(changes));
+                    wrong.replace(unsealed::unsealed(found.sound, &found.pieces, &found.seals, changes));
                 }
             },
             |scratch| {
@@ -225,8 +202,8 @@ impl Window {
                         found.inodes.iter().filter(|number| self.objects.is_empty() || new(number)).copied().collect();
                     tour::objects(fs, (&opened.own, opened.work), &asked, &[name], self.named);
                     let counts = fs.superblock().ro_compat.contains(RoCompat::METADATA_CSUM);
-                    for number in unsealed.take().into_iter().filter(|_| counts).filter_map(InodeNumber::new) {
-                        assert!(fs.inode(number).is_err(), "a wrong checksum is let pass");
+                    for piece in wrong.take().iter().filter(|_| counts) {
+                        assert!(unsealed::is_refused(fs, piece), "a wrong checksum is let pass: {piece:?}");
                     }
                 }
             },
@@ -249,7 +226,7 @@ impl Window {
             if self.is_journal() && fs.replayed() == Replayed::default() {
                 return None;
             }
-            Some(Rc::new(Opened { own: tour::own_blocks(&fs), fs, work }))
+            Some(Rc::new(Opened { own: Own::of(&fs), fs, work }))
         };
         let stays = |&(kind, _): &(Kind, usize)| {
             use Kind::{Attributes, Directory, ExtentNode, Inode, Pointers};

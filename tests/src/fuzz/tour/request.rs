@@ -1,12 +1,14 @@
 //! A request of a tour, and what must hold of the answer to it.
 
 use std::hash::{DefaultHasher, Hash};
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use lazaret_worker::error::{Error, Result};
 use lazaret_worker::ext4::checksum::crc32c;
 use lazaret_worker::ext4::seek::Wanted;
 use lazaret_worker::ext4::{FileOffset, Filesystem, Inode, InodeFlags, InodeNumber, MappingKind};
+
+use super::super::own::Own;
 
 /// A request, such that it can be made again.
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ pub(super) struct Answer {
 /// Makes a request, and says what must hold of the answer; what was told goes into the digest.
 pub(super) fn answer(
     fs: &Filesystem,
-    own: &[Range<u64>],
+    own: &Own,
     buffer: &mut [u8],
     inode: &Inode,
     request: &Request,
@@ -123,7 +125,7 @@ fn list(fs: &Filesystem, directory: &Inode, cookie: u64, most: usize, answer: &m
 }
 
 /// Where a file lies, and whether it may.
-fn map(fs: &Filesystem, own: &[Range<u64>], buffer: &mut [u8], inode: &Inode, at: u64) -> Result<(u64, MappingKind)> {
+fn map(fs: &Filesystem, own: &Own, buffer: &mut [u8], inode: &Inode, at: u64) -> Result<(u64, MappingKind)> {
     let left = inode.size.saturating_sub(at);
     let mapping = fs.map(inode, FileOffset(at), left)?;
     assert!(mapping.length <= left && (mapping.length > 0 || left == 0), "a mapping of {} of {left}", mapping.length);
@@ -132,13 +134,13 @@ fn map(fs: &Filesystem, own: &[Range<u64>], buffer: &mut [u8], inode: &Inode, at
         let end = start.0.checked_add(mapping.length).expect("a mapping ends");
         let blocks = start.0 >> size.bits()..end.div_ceil(size.bytes().into());
         assert!(blocks.end <= fs.superblock().blocks, "blocks {blocks:?} lie beyond the file system");
-        let taken = own.iter().find(|own| own.start < blocks.end && blocks.start < own.end);
+        let taken = own.taken(inode.number, &blocks);
         assert!(taken.is_none(), "inode {} holds {blocks:?}, and the file system {taken:?}", inode.number.value());
     }
     // What is read is what lies there.
     let first = buffer.len().min(512).min(usize::try_from(mapping.length).unwrap_or(usize::MAX));
     let sealed = inode.flags.contains(InodeFlags::VERITY) || inode.flags.contains(InodeFlags::ENCRYPT);
-    if first > 0 && !own.is_empty() && !sealed {
+    if first > 0 && own.is_known() && !sealed {
         let (read, there) = buffer.split_at_mut(512);
         let there = &mut there[..first];
         let found = match mapping.kind {
