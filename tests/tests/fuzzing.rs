@@ -4,6 +4,7 @@
 //! `LAZARET_FUZZ_MUTATIONS` says how many new inputs each target is given.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lazaret_tests::fuzz::corpus;
@@ -19,6 +20,9 @@ const ENOUGH: Duration = Duration::from_secs(10);
 /// Bytes of an input.
 const MOST: usize = 40_000;
 
+/// Who is measured by what the whole process does.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Runs an input, and says what was wrong.
 fn run(target: &Target, input: &[u8], name: &str, wrong: &mut Vec<String>) {
     if catch_unwind(AssertUnwindSafe(|| target.run(input))).is_err() {
@@ -30,9 +34,10 @@ fn run(target: &Target, input: &[u8], name: &str, wrong: &mut Vec<String>) {
 #[test]
 fn every_target_runs_what_is_kept_and_some_new_inputs() {
     let mutations = std::env::var("LAZARET_FUZZ_MUTATIONS").map_or(MUTATIONS, |count| count.parse().expect("a number"));
-    let targets: Vec<&Target> = targets().collect();
+    // Those whose work is done in other threads run alone: whose it is, the process does not say.
+    let (alone, targets): (Vec<&Target>, Vec<&Target>) = targets().partition(|target| target.threads);
     let next = std::sync::atomic::AtomicUsize::new(0);
-    let wrong = std::sync::Mutex::new(Vec::new());
+    let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4)) {
             scope.spawn(|| {
@@ -43,7 +48,9 @@ fn every_target_runs_what_is_kept_and_some_new_inputs() {
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap();
+    let mut wrong = wrong.into_inner().unwrap();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    wrong.extend(alone.into_iter().flat_map(|target| one(target, mutations)));
     assert!(wrong.is_empty(), "{} inputs:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -72,11 +79,16 @@ fn one(target: &Target, mutations: u64) -> Vec<String> {
 /// A target that is told of nothing has nothing to say: each is shown an input that it does not pass.
 #[test]
 fn what_takes_too_much_or_answers_wrongly_is_found() {
-    let eats = Target::for_tests("eats", |_| drop(vec![1_u8; 100 << 20]));
-    let panics = Target::for_tests("panics", |input| assert!(input.is_empty(), "as planned"));
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let eats = Target::for_tests("eats", false, |_| drop(vec![1_u8; 100 << 20]));
+    let elsewhere = Target::for_tests("elsewhere", true, |_| {
+        std::thread::scope(|scope| drop(scope.spawn(|| drop(vec![1_u8; 100 << 20]))));
+    });
+    let panics = Target::for_tests("panics", false, |input| assert!(input.is_empty(), "as planned"));
     let mut wrong = Vec::new();
     run(&eats, b"", "memory", &mut wrong);
+    run(&elsewhere, b"", "memory of another thread", &mut wrong);
     run(&panics, b"x", "a panic", &mut wrong);
     run(&panics, b"", "nothing", &mut wrong);
-    assert_eq!(wrong, ["eats: memory: ", "panics: a panic: 78"]);
+    assert_eq!(wrong, ["eats: memory: ", "elsewhere: memory of another thread: ", "panics: a panic: 78"]);
 }

@@ -6,10 +6,12 @@ use std::sync::Mutex;
 
 use lazaret_worker::device::Device;
 
-use super::image::{Action, Recipe, SEALED};
+use super::image::{Action, Change, Recipe, SEALED};
+use super::mutator;
 use super::scratch::Scratch;
 use super::tour::{Wishes, tour};
 use super::window::settings;
+use crate::mutate::random::Random;
 
 /// Bytes that are others at times.
 struct Turn {
@@ -26,8 +28,7 @@ pub fn run(input: &[u8]) {
     let whole = Recipe::decode(input);
     let sound = whole.sound();
     // What writes a field takes turns; everything else is there from the beginning.
-    let (turning, lasting): (Vec<_>, Vec<_>) =
-        whole.changes.iter().partition(|change| matches!(change.action(), Action::Write | Action::Fill));
+    let (turning, lasting): (Vec<_>, Vec<_>) = whole.changes.iter().partition(|change| takes_turns(change));
     let recipe = Recipe { changes: lasting, ..whole.clone() };
     let scratch = Scratch::of(sound);
     let turns = || {
@@ -59,6 +60,24 @@ pub fn run(input: &[u8]) {
     );
 }
 
+/// Changes an input as others of an image are changed, and in which reads a change is there.
+pub fn mutate(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
+    let mut recipe = Recipe::decode(&mutator::recipe(input, most, random));
+    let turning: Vec<_> = recipe.changes.iter_mut().filter(|change| takes_turns(change)).collect();
+    // Once, from the second read on, in all reads but one, and the like: most often of a change that is there.
+    let any = random.below(256) as u8;
+    let when = *random.pick(&[1, 2, 4, 0x80, 0xfe, 0xfc, 0xf0, 0x7f, 0xaa, any]);
+    let one = random.below(turning.len().max(1));
+    if let Some(change) = turning.into_iter().nth(one).filter(|_| random.below(2) == 0) {
+        change.extra = change.extra & 0xff | u16::from(when) << 8;
+    }
+    recipe.encode()
+}
+
+fn takes_turns(change: &Change) -> bool {
+    matches!(change.action(), Action::Write | Action::Fill)
+}
+
 impl Turn {
     /// Puts its bytes over what was read; false if nothing can be read now.
     fn take(&mut self, offset: u64, out: &mut [u8]) -> bool {
@@ -74,5 +93,23 @@ impl Turn {
         let Some(bytes) = &self.bytes else { return false };
         out[from - begin..to - begin].copy_from_slice(&bytes[from - self.place.start..to - self.place.start]);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_there_in_any_of_the_reads() {
+        let mut random = Random::new(4);
+        let mut when = std::collections::BTreeSet::new();
+        let mut input = Vec::new();
+        for _ in 0..2000 {
+            input = mutate(&input, 400, &mut random);
+            let changes = Recipe::decode(&input).changes;
+            when.extend(changes.iter().filter(|change| takes_turns(change)).map(|change| change.extra >> 8));
+        }
+        assert!(when.len() > 50, "{when:?}");
     }
 }

@@ -6,6 +6,7 @@ use lazaret_policy::scan::Table;
 use lazaret_worker::device::Device;
 use lazaret_worker::ext4::volume::volume;
 use lazaret_worker::partition;
+use rustix::time::ClockId;
 
 use super::image::{self, Change, Recipe};
 use super::scratch::Scratch;
@@ -13,7 +14,7 @@ use super::stock::stock;
 use super::tour::{self, Wishes};
 use super::window::{WINDOWS, settings};
 use super::{changing, disk, mappings, messages, mutator, requests};
-use crate::heap::most_held;
+use crate::heap::{most_held, most_held_by_all};
 use crate::mutate::random::Random;
 
 /// CPU time that one input may take, with a fuzzer's counters in the code: that of many requests.
@@ -33,6 +34,8 @@ pub struct Target {
     seeds: fn() -> Vec<Vec<u8>>,
     /// Which byte of an input says how it is read.
     flags: Option<usize>,
+    /// The work is done in other threads: such a target runs alone in its process.
+    pub threads: bool,
 }
 
 macro_rules! windows {
@@ -43,6 +46,7 @@ macro_rules! windows {
             mutate: |input, most, random| mutator::window(&WINDOWS[$index], input, most, random),
             seeds: || WINDOWS[$index].seeds(),
             flags: Some(0),
+            threads: false,
         }),*]
     };
 }
@@ -55,22 +59,20 @@ static STRUCTURES: [Target; WINDOWS.len()] = windows![
 
 /// The others.
 static OTHERS: [Target; 10] = [
-    Target { name: "mbr", run: disk::run_mbr, mutate: disk::mutate_mbr, seeds: disk::mbr_seeds, flags: None },
-    Target { name: "gpt", run: disk::run_gpt, mutate: disk::mutate_gpt, seeds: disk::gpt_seeds, flags: None },
-    Target { name: "image", run: whole, mutate: mutator::recipe, seeds: recipes, flags: Some(1) },
-    Target { name: "check", run: checked, mutate: mutator::recipe, seeds: recipes, flags: Some(1) },
-    Target { name: "changing", run: changing::run, mutate: mutator::recipe, seeds: recipes, flags: Some(1) },
+    Target::plain("mbr", disk::run_mbr, disk::mutate_mbr, disk::mbr_seeds),
+    Target::plain("gpt", disk::run_gpt, disk::mutate_gpt, disk::gpt_seeds),
+    Target { flags: Some(1), ..Target::plain("image", whole, mutator::recipe, recipes) },
+    Target { flags: Some(1), ..Target::plain("check", checked, mutator::recipe, recipes) },
+    Target { flags: Some(1), ..Target::plain("changing", changing::run, changing::mutate, recipes) },
     Target {
-        name: "requests",
-        run: requests::requests,
-        mutate: requests::mutate,
-        seeds: requests::seeds,
         flags: Some(1),
+        threads: true,
+        ..Target::plain("requests", requests::requests, requests::mutate, requests::seeds)
     },
-    Target { name: "mappings", run: mappings::run, mutate: mappings::mutate, seeds: mappings::seeds, flags: Some(1) },
-    Target { name: "orders", run: messages::orders, mutate: bytes, seeds: messages::order_seeds, flags: None },
-    Target { name: "reports", run: messages::reports, mutate: bytes, seeds: messages::report_seeds, flags: None },
-    Target { name: "questions", run: messages::questions, mutate: bytes, seeds: messages::question_seeds, flags: None },
+    Target { flags: Some(1), ..Target::plain("mappings", mappings::run, mappings::mutate, mappings::seeds) },
+    Target::plain("orders", messages::orders, bytes, messages::order_seeds),
+    Target::plain("reports", messages::reports, bytes, messages::report_seeds),
+    Target { threads: true, ..Target::plain("questions", messages::questions, bytes, messages::question_seeds) },
 ];
 
 /// All of them.
@@ -88,8 +90,17 @@ pub fn target(name: &str) -> &'static Target {
 
 impl Target {
     /// One that is none of the real ones, to show what [`Target::run`] sees.
-    pub fn for_tests(name: &'static str, run: fn(&[u8])) -> Self {
-        Self { name, run, mutate: bytes, seeds: Vec::new, flags: None }
+    pub fn for_tests(name: &'static str, threads: bool, run: fn(&[u8])) -> Self {
+        Self { threads, ..Self::plain(name, run, bytes, Vec::new) }
+    }
+
+    const fn plain(
+        name: &'static str,
+        run: fn(&[u8]),
+        mutate: fn(&[u8], usize, &mut Random) -> Vec<u8>,
+        seeds: fn() -> Vec<Vec<u8>>,
+    ) -> Self {
+        Self { name, run, mutate, seeds, flags: None, threads: false }
     }
 
     /// Runs an input.
@@ -98,13 +109,15 @@ impl Target {
     /// If the worker does what it must never do, or takes more than it may.
     pub fn run(&self, input: &[u8]) {
         let begin = Instant::now();
-        let ((), held) = most_held(|| (self.run)(input));
+        let held =
+            if self.threads { most_held_by_all(|| (self.run)(input)).1 } else { most_held(|| (self.run)(input)).1 };
         assert!(held < MOST, "{} KiB of memory", held >> 10);
         // The clock on the wall is the one that costs nothing. What was long by it has waited, or is long again.
         if begin.elapsed() >= LONGEST {
-            let begin = now();
+            let clock = if self.threads { ClockId::ProcessCPUTime } else { ClockId::ThreadCPUTime };
+            let begin = now(clock);
             (self.run)(input);
-            let took = now() - begin;
+            let took = now(clock) - begin;
             assert!(took < LONGEST, "{took:?} of CPU time");
         }
     }
@@ -186,9 +199,9 @@ fn bytes(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// CPU time of this thread.
-fn now() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+/// CPU time.
+fn now(clock: ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
