@@ -24,8 +24,8 @@ pub(super) const HEAD: usize = 40;
 const LAST: u64 = u64::MAX;
 const STATFS: u32 = 17;
 const INIT: u32 = 26;
-/// Sessions that stay, each with its threads.
-const MOST_KEPT: usize = 64;
+/// Sessions that stay, each with its threads and a buffer of 16 MiB.
+const MOST_KEPT: usize = 32;
 /// Bytes of a reply that are looked at. Longer ones do not pass the socket.
 const LONGEST: usize = 1 << 18;
 
@@ -128,19 +128,19 @@ impl Session {
     }
 }
 
-/// Asks a session that stays, or that is made for it, and is opened by `open`.
+/// Asks a session that stays, or that is made for it, and is opened by `open`. False where there was none, or it has ended.
 pub(super) fn asked(
     key: Option<Key>,
     open: impl FnOnce() -> Option<(Filesystem, bool)>,
     packets: &[Vec<u8>],
     hear: &mut dyn FnMut(&[u8]),
-) {
+) -> bool {
     let (kept, mut room) = KEPT.with_borrow_mut(|kept| {
         let place = kept.sessions.iter().position(|(of, _)| Some(*of) == key);
         (place.map(|place| kept.sessions.remove(place).1), std::mem::take(&mut kept.room))
     });
     let made = || open().map(|(fs, open_without_asking)| Session::new(fs, open_without_asking));
-    let Some(session) = kept.or_else(made) else { return };
+    let Some(session) = kept.or_else(made) else { return false };
     let goes_on = session.ask(packets, &mut room, hear);
     let old = KEPT.with_borrow_mut(|kept| {
         kept.room = room;
@@ -153,6 +153,7 @@ pub(super) fn asked(
     if let Some(session) = old {
         session.end();
     }
+    goes_on
 }
 
 fn start(open_without_asking: bool) -> Start {
