@@ -23,7 +23,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := demo
-.PHONY: demo test prove vm vm-stick mutate verdicts fuzz fuzz-repro fuzz-report fuzz-planted fuzzers bench lint install deb cargo-deb tools
+.PHONY: demo test prove vm vm-stick mutate verdicts fuzz fuzz-repro fuzz-report fuzz-planted fuzz-asked fuzz-file fuzzers bench lint install deb cargo-deb tools
 
 # Tests and programs are built with one profile, into one place, where the tests look for the programs.
 PROFILE := --profile checks
@@ -120,26 +120,41 @@ fuzzers: tools
 	command -v cargo-fuzz >/dev/null || (cd / && cargo install cargo-fuzz --locked)
 	$(FUZZ) prepare "$(FUZZED)"
 
-fuzz: fuzzers
+# What was asked for is looked at before anything is built.
+fuzz-asked:
+	[[ "$(TIME)" =~ ^[1-9][0-9]*$$ ]] || { echo "make: TIME=$(TIME): seconds, at least 1" >&2; exit 2; }
+	test -z "$(TARGET)" || grep -q '"$(TARGET)"' tests/fuzz/fuzz_targets/"$(TARGET)".rs 2>/dev/null ||
+	    { echo "make: TARGET=$(TARGET): there is no such target; tests/fuzz/README.md lists them" >&2; exit 2; }
+
+fuzz-file:
+	test -f "$(FILE)" || { echo "make: FILE=$(FILE): say FILE=, what a run was ended by" >&2; exit 2; }
+
+fuzz: fuzz-asked fuzzers
 	$(FUZZERS) "$(FUZZED)/build"
+	# Ctrl-C ends the targets; what they did is recorded all the same.
+	trap '' INT
 	$(FUZZ) run "$(FUZZED)" "$(FUZZED)/build/$(HOST)/release" $(TIME) $(TARGET)
 
 # The folder of what ended a run has the name of its target.
-fuzz-repro: fuzzers
+fuzz-repro: fuzz-file fuzz-asked fuzzers
 	file=$$(realpath "$(FILE)")
 	target=$(if $(TARGET),$(TARGET),$$(basename "$$(dirname "$$file")"))
-	if $(FUZZ) once "$$target" "$$file"; then
-	    echo "$$target takes it: nothing is wrong"
-	    exit 0
-	fi
+	# An input without an end is ended.
+	once() { local code=0; timeout 60 $(FUZZ) once "$$target" "$$1" || code=$$?; return $$code; }
+	code=0
+	once "$$file" || code=$$?
+	case $$code in
+	0) echo "$$target takes it: nothing is wrong"; exit 0 ;;
+	1) exit 1 ;;
+	esac
 	$(FUZZERS) "$(FUZZED)/build" "$$target"
 	small=$$(mktemp)
 	trap 'rm -f "$$small"' EXIT
 	cp "$$file" "$$small"
 	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$(FUZZED)/build/$(HOST)/release/$$target" -minimize_crash=1 -runs=100000 \
-	    -max_total_time=$(TIME) -exact_artifact_path="$$small" "$$file" >/dev/null 2>&1 || true
+	    -timeout=10 -max_total_time=$(TIME) -exact_artifact_path="$$small" "$$file" >/dev/null 2>&1 || true
 	# What ended a run after others need not do so by itself.
-	if $(FUZZ) once "$$target" "$$small" >/dev/null 2>&1; then cp "$$file" "$$small"; fi
+	if once "$$small" >/dev/null 2>&1; then cp "$$file" "$$small"; fi
 	kept=tests/fuzz/regressions/$$target/$$(sha256sum "$$small" | cut -c1-16)
 	mkdir -p "$$(dirname "$$kept")"
 	cp "$$small" "$$kept"
@@ -147,14 +162,14 @@ fuzz-repro: fuzzers
 	echo "$$(stat -c %s "$$file") bytes became $$(stat -c %s "$$kept"); the tests run them from now on: $$kept"
 
 fuzz-report: fuzzers
-	rustup component add llvm-tools --toolchain nightly 2>/dev/null
+	rustup component add llvm-tools --toolchain nightly
 	llvm=$$(rustc +nightly --print sysroot)/lib/rustlib/$(HOST)/bin
 	export RUSTFLAGS="-C instrument-coverage" CARGO_PROFILE_CHECKS_STRIP=none LAZARET_FUZZ_MUTATIONS=0
 	export LLVM_PROFILE_FILE="$(FUZZED)/coverage.profraw"
 	test=$$(cargo +nightly test --no-run $(PROFILE) --target-dir "$(FUZZED)/covered" --package lazaret-tests \
 	    --test fuzzing --message-format json | grep -o '"executable":"[^"]*fuzzing-[^"]*"' | cut -d'"' -f4)
 	unset RUSTFLAGS CARGO_PROFILE_CHECKS_STRIP
-	LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$$test" every_target >/dev/null
+	said=$$(LAZARET_FUZZ_IMAGES="$(FUZZED)/images" "$$test" every_target) || { echo "$$said" >&2; exit 1; }
 	"$$llvm/llvm-profdata" merge -sparse "$(FUZZED)/coverage.profraw" -o "$(FUZZED)/coverage.profdata"
 	"$$llvm/llvm-cov" export -summary-only -instr-profile "$(FUZZED)/coverage.profdata" "$$test" >"$(FUZZED)/coverage.json"
 	$(FUZZERS) "$(FUZZED)/build" edges
@@ -164,7 +179,7 @@ fuzz-report: fuzzers
 
 fuzz-planted: TIME := 600
 fuzz-planted: PLANTED := --cfg planted
-fuzz-planted: fuzzers
+fuzz-planted: fuzz-asked fuzzers
 	$(FUZZERS) "$(FUZZED)/planted-build"
 	RUSTFLAGS="--cfg planted -C target-feature=+crt-static" cargo build --release --package lazaret-worker --features fuzz \
 	    --target-dir "$(FUZZED)/planted-worker"

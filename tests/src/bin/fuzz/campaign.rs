@@ -21,6 +21,9 @@ const SELDOM: Duration = Duration::from_secs(30);
 /// A run is ended from without if an input takes so long; targets end it by CPU time long before.
 const HANGS: u32 = 60;
 
+/// What libFuzzer ends with when somebody has interrupted it, as with Ctrl-C.
+const INTERRUPTED: i32 = 72;
+
 /// Where everything lies that a campaign makes.
 pub(crate) struct Place(pub(crate) PathBuf);
 
@@ -131,14 +134,16 @@ impl Shared {
         let corpus = self.place.folder("corpus", name)?;
         let seeds = self.place.folder("seeds", name)?;
         let artifacts = self.place.folder("artifacts", name)?;
-        let before: Vec<_> = crashes(&artifacts)?;
+        // Of each run its own: an input that is there from before, or that another lane finds, is found all the same.
+        let found = self.place.folder("found", &format!("{name}.{lane}"))?;
+        empty(&found)?;
         let begin = Instant::now();
         let longest = if matches!(name, "image" | "check" | "changing") { 400 } else { 40_000 };
         let mut program = Command::new(self.programs.join(name))
             .arg(&corpus)
             .arg(&seeds)
             .arg(format!("-dict={}", self.place.0.join("dictionary").display()))
-            .arg(format!("-artifact_prefix={}/", artifacts.display()))
+            .arg(format!("-artifact_prefix={}/", found.display()))
             .args([
                 format!("-max_total_time={}", self.seconds),
                 format!("-timeout={HANGS}"),
@@ -157,8 +162,8 @@ impl Shared {
             .spawn()
             .map_err(|error| format!("{name}: {error}"))?;
         let id = program.id();
-        let log = self.place.folder("logs", name)?.join("last");
-        let mut log = File::create(log)?;
+        let told = self.place.folder("logs", name)?.join(lane.to_string());
+        let mut log = File::create(&told)?;
         let mut last = Pulse::default();
         for line in BufReader::new(program.stderr.take().ok_or("no output")?).lines() {
             let Ok(line) = line else { continue };
@@ -173,11 +178,23 @@ impl Shared {
         }
         // One that has ended tells it until it is waited for.
         let used = cpu_seconds(id).unwrap_or(0.0);
-        program.wait()?;
-        let new: Vec<PathBuf> = crashes(&artifacts)?.into_iter().filter(|file| !before.contains(file)).collect();
+        let status = program.wait()?;
+        let new = crashes(&found)?;
         *lock(&self.done) += last.executions;
         self.record(name, &last, begin.elapsed(), used, new.len())?;
-        lock(&self.crashes).extend(new);
+        if status.code() == Some(INTERRUPTED) {
+            lock(&self.waiting).clear();
+        } else if !status.success() && new.is_empty() {
+            return Err(format!("{name}: {status}, and no input that shows why: {}", told.display()).into());
+        }
+        for file in new {
+            let kept = artifacts.join(file.file_name().unwrap_or_default());
+            fs::rename(file, &kept)?;
+            let mut crashes = lock(&self.crashes);
+            if !crashes.contains(&kept) {
+                crashes.push(kept);
+            }
+        }
         Ok(())
     }
 
@@ -223,6 +240,13 @@ impl Shared {
         );
         if terminal { eprint!("\r\x1b[K{line}") } else { eprintln!("{line}") }
     }
+}
+
+fn empty(folder: &Path) -> Result {
+    for entry in fs::read_dir(folder)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
 }
 
 /// The inputs that ended a run, and not those that were merely slow.

@@ -23,7 +23,7 @@ const USAGE: &str = "\
 fuzz prepare DIR                            writes images, first inputs and a dictionary
 fuzz run DIR PROGRAMS SECONDS [TARGET]      runs the targets, one on each core
 fuzz report DIR [COVERAGE EDGES PROGRAM]    writes report.md and report.svg of all runs
-fuzz once TARGET FILE                       runs one input here
+fuzz once TARGET FILE                       runs one input here; exit code 1 if it cannot be run
 fuzz explain FILE                           says what an input of a whole image changes
 fuzz planted DIR PROGRAMS SECONDS [BUG]     finds the planted bugs, from the first inputs alone
 fuzz keep DIR                               packs DIR/TARGET of each target into the committed corpus";
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ["run", place, programs, seconds, target] => run(place, programs, seconds, Some(target)),
         ["report", place] => report(place, None),
         ["report", place, coverage, edges, program] => report(place, Some([coverage, edges, program].map(Path::new))),
-        ["once", target, file] => fs::read(file).map_err(Into::into).map(|input| target::target(target).run(&input)),
+        ["once", target, file] => once(target, Path::new(file)),
         ["explain", file] => fs::read(file).map_err(Into::into).map(|input| explain(&input)),
         ["planted", place, programs, seconds] => planted(place, programs, seconds, None),
         ["planted", place, programs, seconds, bug] => planted(place, programs, seconds, Some(bug)),
@@ -55,6 +55,13 @@ fn main() -> ExitCode {
 
 /// Writes what a fuzzer begins with: `images`, `seeds/TARGET`, `dictionary`.
 fn prepare(place: &Path) -> Result {
+    // What an older version has left there would be taken for ours. The images may be read from where they are written to.
+    stock::stock();
+    for old in ["images", "seeds"].map(|folder| place.join(folder)) {
+        if old.exists() {
+            fs::remove_dir_all(old)?;
+        }
+    }
     stock::store(&place.join("images"))?;
     for target in target::targets() {
         let folder = place.join("seeds").join(target.name);
@@ -82,6 +89,13 @@ fn run(place: &str, programs: &str, seconds: &str, target: Option<&str>) -> Resu
     let files: Vec<String> =
         crashes.iter().map(|file| format!("\n  make fuzz-repro FILE={}", file.display())).collect();
     Err(format!("{} inputs ended a run:{}", files.len(), files.concat()).into())
+}
+
+fn once(target: &str, file: &Path) -> Result {
+    let known = target::targets().find(|one| one.name == target).ok_or_else(|| format!("no target {target}"))?;
+    let input = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    known.run(&input);
+    Ok(())
 }
 
 fn planted(place: &str, programs: &str, seconds: &str, bug: Option<&str>) -> Result {

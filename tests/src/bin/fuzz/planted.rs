@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -115,5 +115,27 @@ fn one(place: &Path, programs: &Path, seconds: u64, (bug, name, _): (&str, &str,
         .stderr(File::create(folder.join("log"))?)
         .status()
         .map_err(|error| format!("{name}: {error}"))?;
-    Ok((!status.success()).then(|| begin.elapsed()))
+    let took = begin.elapsed();
+    if status.success() {
+        return Ok(None);
+    }
+    // It is the bug that ends it: the same input ends well without.
+    let inputs = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let shows = |file: &&PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        ["crash-", "timeout-", "oom-"].iter().any(|kind| name.starts_with(kind))
+    };
+    let input = inputs.iter().find(shows).ok_or_else(|| format!("{name} ends with {status}, and no input"))?;
+    let without = Command::new(programs.join(name))
+        .arg(input)
+        .env("LAZARET_PLANTED", "")
+        .env("LAZARET_FUZZ_IMAGES", place.join("images"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    if !without.success() {
+        return Err(format!("{}: ends {name} without the bug, too", input.display()).into());
+    }
+    Ok(Some(took))
 }
