@@ -21,7 +21,7 @@ const BUGS: [(&str, &str, &str); 12] = [
     ("beyond", "indirect", "no bound of a file's blocks: `system_zone.rs`"),
     ("zone", "extent", "a file may hold the file system's own blocks: `system_zone.rs`"),
     ("checksum", "inode", "a wrong checksum is let pass: `checksum.rs`"),
-    ("budget", "inode", "the work of a request has no bound: `budget.rs`"),
+    ("budget", "extent", "the work of a request has no bound: `budget.rs`"),
     ("depth", "extent", "no depth check in an extent tree, and so a loop: `extent.rs`"),
     ("chain", "mbr", "no loop check in a chain of partitions: `mbr.rs`"),
     ("partition", "gpt", "a partition may lie beyond the disk: `partition/mod.rs`"),
