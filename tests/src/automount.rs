@@ -306,6 +306,46 @@ impl Stick {
     }
 }
 
+/// The partitions that partx(8) has told the kernel of on this device. The kernel keeps them without a medium, for whoever
+/// gets the device next.
+pub struct Partitions(PathBuf);
+
+impl Partitions {
+    /// Tells the kernel of all.
+    pub fn add(device: &Path) -> Result<Self> {
+        let partitions = Self(device.to_owned());
+        partitions.end()?;
+        command::run(Command::new("partx").arg("--add").arg(device))?;
+        Ok(partitions)
+    }
+
+    /// Takes them away, once nobody looks into them any more.
+    pub fn end(&self) -> Result {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let left = || {
+            let entries = fs::read_dir(format!("/sys/block/{name}")).into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{name}p"))).count()
+        };
+        let (gone, _) = eventually(Duration::from_secs(5), || {
+            left() == 0 || {
+                let _ = Command::new("partx").arg("--delete").arg(&self.0).output();
+                left() == 0
+            }
+        });
+        if gone { Ok(()) } else { Err(format!("{name} keeps {} partitions", left()).into()) }
+    }
+}
+
+impl Drop for Partitions {
+    fn drop(&mut self) {
+        let of = format!("{}p", self.0.display());
+        for (_, place) in mounts().into_iter().filter(|(source, _)| source.starts_with(&of)) {
+            let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH);
+        }
+        let _ = self.end();
+    }
+}
+
 impl Drop for Stick {
     fn drop(&mut self) {
         if let Some(device) = &self.device {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use lazaret_policy::notice::{Choice, Event};
 use lazaret_tests::automount::{
-    self, Daemon, GONE, MOUNT, SOON, Stick, Test, agent, filled, hears, mounted_within, mounts, nothing_within,
-    place_of, policy,
+    self, Daemon, GONE, MOUNT, Partitions, SOON, Stick, Test, agent, filled, hears, mounted_within, mounts,
+    nothing_within, place_of, policy,
 };
 use lazaret_tests::block::LoopDevice;
 use lazaret_tests::command::{self, eventually, run};
@@ -217,7 +217,7 @@ fn read_again(place: &Path) -> Result<Figures> {
     // The kernel itself may know no tables at all; partx reads them and tells it.
     let partx = |what: &[&str]| command::finish(Command::new("partx").args(what).arg(&device), command::PATIENCE);
     let mounted = |number| mounted_within(&part(number), GONE).map_err(|error| format!("{error}: {:?}", daemon.said()));
-    assert_eq!(partx(&["--add"])?.code(), Some(0));
+    let partitions = Partitions::add(&device)?;
 
     // Under a mount no partition goes.
     let (first, second) = (mounted(1)?.0, mounted(2)?.0);
@@ -250,7 +250,7 @@ fn read_again(place: &Path) -> Result<Figures> {
     assert_eq!(mounts().len(), 2, "{:?}", daemon.said());
     stick.pull()?;
     nothing_within(GONE)?;
-    let _ = partx(&["--delete"]);
+    partitions.end()?;
     settle()?;
     Ok(vec![("partitions", 4)])
 }

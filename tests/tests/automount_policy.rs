@@ -14,8 +14,8 @@ use std::time::Duration;
 use lazaret_policy::channel::ChannelError;
 use lazaret_policy::notice::{Choice, Event, Notice};
 use lazaret_tests::automount::{
-    self, Daemon, GONE, MOUNT, SOON, Stick, Test, agent, filled, hears, mounted_within, mounts, nothing_within,
-    place_of, policy,
+    self, Daemon, GONE, MOUNT, Partitions, SOON, Stick, Test, agent, filled, hears, mounted_within, mounts,
+    nothing_within, place_of, policy,
 };
 use lazaret_tests::command::{self, eventually};
 use lazaret_tests::disk::Disk;
@@ -234,7 +234,7 @@ fn partitions(place: &Path) -> Result<Figures> {
     }
     let mut stick = Stick::of(&disk.path)?;
     let device = stick.plug()?.to_owned();
-    command::run(Command::new("partx").arg("--add").arg(&device))?;
+    let partitions = Partitions::add(&device)?;
     let name = device.file_name().and_then(OsStr::to_str).ok_or("a plain name")?.to_owned();
     let names: Vec<String> = (1..=10).map(|number| format!("{name}p{number}")).collect();
     for name in &names {
@@ -256,11 +256,11 @@ fn partitions(place: &Path) -> Result<Figures> {
         stick.pull()?;
         nothing_within(2 * GONE)
     })();
-    let _ = Command::new("partx").arg("--delete").arg(&device).output();
+    let ended = partitions.end();
     for name in &names {
         fs::remove_file(format!("/dev/{name}"))?;
     }
-    result?;
+    result.and(ended)?;
     Ok(vec![("partitions", 10)])
 }
 
