@@ -28,6 +28,16 @@ impl Own {
     /// # Panics
     /// If a group's structures lie beyond the file system.
     pub fn of(fs: &Filesystem) -> Self {
+        let journal_inode = fs.superblock().journal_inode;
+        let journal = journal_inode.map(|number| journal(fs, number)).unwrap_or_default();
+        Self { journal, journal_inode, ..Self::but_journal(fs) }
+    }
+
+    /// The same without the journal, for who opens a file system a million times in a minute.
+    ///
+    /// # Panics
+    /// If a group's structures lie beyond the file system.
+    pub fn but_journal(fs: &Filesystem) -> Self {
         let superblock = fs.superblock();
         let table = u64::from(superblock.inodes_per_group) * u64::from(superblock.inode_size);
         let table = table.div_ceil(superblock.block_size.bytes().into());
@@ -41,8 +51,7 @@ impl Own {
                 assert!(last <= superblock.blocks, "a group's own {last} lies beyond the file system");
             }
         }
-        let journal_inode = superblock.journal_inode;
-        Self { blocks, journal: journal_inode.map(|number| journal(fs, number)).unwrap_or_default(), journal_inode }
+        Self { blocks, ..Self::default() }
     }
 
     pub(super) fn is_known(&self) -> bool {

@@ -218,7 +218,7 @@ impl Window {
 
     /// The file system, opened anew if opening it looks at what is changed. It remembers nothing of an image but that.
     fn open(&self, scratch: &Scratch, flags: u8) -> Option<Rc<Opened>> {
-        let open = || {
+        let open = |own: fn(&Filesystem) -> Own| {
             let settings = settings(flags);
             let work = if settings.work == LITTLE_WORK { LESS_WORK } else { settings.work };
             let fs = Filesystem::open(scratch.device(), Settings { keeps: false, work, ..settings }).ok()?;
@@ -226,14 +226,14 @@ impl Window {
             if self.is_journal() && fs.replayed() == Replayed::default() {
                 return None;
             }
-            Some(Rc::new(Opened { own: Own::of(&fs), fs, work }))
+            Some(Rc::new(Opened { own: own(&fs), fs, work }))
         };
         let stays = |&(kind, _): &(Kind, usize)| {
             use Kind::{Attributes, Directory, ExtentNode, Inode, Pointers};
             matches!(kind, Inode | Directory | Attributes | ExtentNode | Pointers)
         };
         if !self.kinds.iter().all(stays) {
-            return open();
+            return open(Own::but_journal);
         }
         let whole = if flags & 0xf0 == WORK { WORK } else { 0 };
         let key = (std::ptr::from_ref(self.found().sound), whole | flags & (WARNED | IGNORED | VERIFIED));
@@ -241,7 +241,7 @@ impl Window {
             if let Some(fs) = kept.get(&key) {
                 return Some(Rc::clone(fs));
             }
-            let opened = open()?;
+            let opened = open(Own::of)?;
             Some(Rc::clone(kept.entry(key).or_insert(opened)))
         })
     }
