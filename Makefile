@@ -140,7 +140,7 @@ fuzz-repro: fuzz-file fuzz-asked fuzzers
 	file=$$(realpath "$(FILE)")
 	target=$(if $(TARGET),$(TARGET),$$(basename "$$(dirname "$$file")"))
 	# An input without an end is ended.
-	once() { local code=0; timeout 60 $(FUZZ) once "$$target" "$$1" || code=$$?; return $$code; }
+	once() { timeout 60 $(FUZZ) once "$$target" "$$1"; }
 	code=0
 	once "$$file" || code=$$?
 	case $$code in

@@ -222,7 +222,7 @@ impl Window {
             let settings = settings(flags);
             let work = if settings.work == LITTLE_WORK { LESS_WORK } else { settings.work };
             let fs = Filesystem::open(scratch.device(), Settings { keeps: false, work, ..settings }).ok()?;
-            // Neither has a file system of whose journal nothing was taken.
+            // A file system of whose journal nothing was taken has nothing new to say.
             if self.is_journal() && fs.replayed() == Replayed::default() {
                 return None;
             }

@@ -15,9 +15,10 @@ use super::checksum::crc32c;
 use super::dir::{Role, Search, broken};
 use super::hash::{NameHash, SIPHASH};
 use super::inode::Inode;
+use super::name::Naming;
 use super::record::record_length;
 use super::units::{InodeNumber, LogicalBlock};
-use super::{Block, Filesystem, InodeFlags, format};
+use super::{Block, Filesystem, format};
 use crate::error::Result;
 
 /// What a hash tree says of a name.
@@ -229,7 +230,7 @@ impl Shape {
         let (limit, count) = (usize::from(head.limit.get()), usize::from(head.count.get()));
         // In a directory whose entries hold hashes the kernel leaves room for that of the hidden entry, too, and takes a
         // node for damaged that has it in use; e2fsck writes those.
-        let hashes = directory.flags.contains(InodeFlags::ENCRYPT | InodeFlags::CASEFOLD);
+        let hashes = Naming::of(fs, directory).keeps_hashes();
         let is_smaller = role == Role::Node && hashes && limit.checked_add(1) == Some(fitting);
         let sound = (limit == fitting || is_smaller) && (1..=limit).contains(&count);
         if sound { Ok(Self { begin, count, limit }) } else { Err(Rule::HtreeLimit) }

@@ -95,7 +95,7 @@ impl Replay<'_, '_> {
         let folds = self.folds(inode.number);
         for (name, target) in entries {
             let changed = self.directories.get(&inode.number);
-            let known = changed.is_some_and(|changed| changed.names.contains_key(&key(folds, &name)));
+            let known = changed.is_some_and(|changed| changed.names.contains_key(&*key(folds, &name)));
             if !known {
                 self.set_name(inode.number, &name, Some(target))?;
             }
@@ -179,7 +179,7 @@ impl Replay<'_, '_> {
             let mut changed = false;
             let mut packer = Packer::new(self, inode.number);
             for (record, target) in used {
-                if names.contains_key(&key(folds, record.name)) {
+                if names.contains_key(&*key(folds, record.name)) {
                     changed = true;
                 } else {
                     packer.push(target, record.file_type, record.name);

@@ -5,6 +5,7 @@
 //! has one link. What is not there any more is passed over where the kernel passes over it. The memory is bounded by
 //! the [`Budget`], the work by the tags and by [`MOST_SEARCHED`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::Vacant;
 
@@ -65,7 +66,10 @@ impl<'a, 'b> Replay<'a, 'b> {
             Tag::AddRange { inode, extent } => self.add_range(*inode, extent),
             Tag::DelRange { inode, first, length } => {
                 let end = u64::from(*first).saturating_add((*length).into());
-                self.set_range(*inode, (*first).into(), end, RunKind::Hole)
+                match self.ranged(*inode)? {
+                    Some(number) => self.set_range(number, (*first).into(), end, RunKind::Hole),
+                    None => Ok(()),
+                }
             }
             Tag::Create(dentry) => self.create(dentry),
             Tag::Link(dentry) => match self.live(dentry.inode)? {
@@ -107,21 +111,22 @@ impl<'a, 'b> Replay<'a, 'b> {
         let unwritten = length > WRITTEN;
         let length = u64::from(if unwritten { length.saturating_sub(WRITTEN) } else { length });
         let start = BlockNumber(u64::from(extent.ee_start_hi.get()) << 32 | u64::from(extent.ee_start_lo.get()));
-        if let (Ok(number), Some(_)) = (self.number(inode), self.live(inode)?) {
-            self.fs.zone().check(number, start, length).map_err(|rule| Error::corrupt(rule, Place::Inode(inode)))?;
-        }
+        let Some(number) = self.ranged(inode)? else { return Ok(()) };
+        self.fs.zone().check(number, start, length).map_err(|rule| Error::corrupt(rule, Place::Inode(inode)))?;
         let first = u64::from(extent.ee_block.get());
         let kind = if unwritten { RunKind::Unwritten(start) } else { RunKind::Data(start) };
-        self.set_range(inode, first, first.saturating_add(length), kind)
+        self.set_range(number, first, first.saturating_add(length), kind)
     }
 
-    /// A range of an inode that no file can have, or that is gone, is passed over.
-    fn set_range(&mut self, inode: u32, first: u64, end: u64, kind: RunKind) -> Result<(), Refusal> {
-        if let (Ok(number), Some(_)) = (self.number(inode), self.live(inode)?) {
-            // It may cut another in two.
-            self.budget.spend(ENTRY.saturating_mul(2))?;
-            self.changes.ranges(number).set(first, end, kind);
-        }
+    /// Whose range it is. One of an inode that no file can have, or that is gone, is passed over.
+    fn ranged(&mut self, inode: u32) -> Result<Option<InodeNumber>, Refusal> {
+        Ok(self.live(inode)?.and_then(|_| self.number(inode).ok()))
+    }
+
+    fn set_range(&mut self, number: InodeNumber, first: u64, end: u64, kind: RunKind) -> Result<(), Refusal> {
+        // It may cut another in two.
+        self.budget.spend(ENTRY.saturating_mul(2))?;
+        self.changes.ranges(number).set(first, end, kind);
         Ok(())
     }
 
@@ -233,7 +238,7 @@ impl<'a, 'b> Replay<'a, 'b> {
             self.search(COST.saturating_mul(2).saturating_mul(u64_from(name.len())))?;
         }
         if let Some(changed) = self.directories.get(&directory) {
-            if let Some(now) = changed.names.get(&key(folds, name)) {
+            if let Some(now) = changed.names.get(&*key(folds, name)) {
                 return Ok(now.inode);
             }
             if changed.fresh {
@@ -278,7 +283,7 @@ impl<'a, 'b> Replay<'a, 'b> {
     ) -> Result<(), Refusal> {
         // It is kept twice, and folded it may be longer.
         self.budget.spend(name.len().saturating_mul(4).saturating_add(ENTRY))?;
-        let key = key(self.folds(directory), name);
+        let key = key(self.folds(directory), name).into();
         self.directories.entry(directory).or_default().names.insert(key, Name { spelling: name.into(), inode });
         Ok(())
     }
@@ -385,9 +390,9 @@ impl<'a, 'b> Replay<'a, 'b> {
 
 /// What tells a name of a directory apart from others: a tag has what was typed, and where case is folded that need not be
 /// what is stored.
-pub(super) fn key(folds: bool, name: &[u8]) -> Box<[u8]> {
+pub(super) fn key(folds: bool, name: &[u8]) -> Cow<'_, [u8]> {
     let folded = if folds && !matches!(name, b"." | b"..") { Folded::of(name) } else { None };
-    folded.map_or(name.into(), |folded| folded.as_bytes().into())
+    folded.map_or(Cow::Borrowed(name), |folded| Cow::Owned(folded.as_bytes().to_vec()))
 }
 
 /// The fields of an inode; those that it is too short for are 0.
