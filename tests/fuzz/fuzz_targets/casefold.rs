@@ -1,4 +1,4 @@
 //! The target `casefold`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("casefold");
+lazaret_fuzz::target!(CASEFOLD);

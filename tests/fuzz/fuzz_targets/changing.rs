@@ -1,4 +1,4 @@
 //! The target `changing`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("changing");
+lazaret_fuzz::target!(CHANGING);

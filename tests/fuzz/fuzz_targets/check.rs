@@ -1,4 +1,4 @@
 //! The target `check`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("check");
+lazaret_fuzz::target!(CHECK);

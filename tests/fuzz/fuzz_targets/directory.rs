@@ -1,4 +1,4 @@
 //! The target `directory`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("directory");
+lazaret_fuzz::target!(DIRECTORY);

@@ -1,4 +1,4 @@
 //! The target `extent`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("extent");
+lazaret_fuzz::target!(EXTENT);

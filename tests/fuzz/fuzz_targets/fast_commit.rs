@@ -1,4 +1,4 @@
 //! The target `fast_commit`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("fast_commit");
+lazaret_fuzz::target!(FAST_COMMIT);

@@ -1,4 +1,4 @@
 //! The target `gpt`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("gpt");
+lazaret_fuzz::target!(GPT);

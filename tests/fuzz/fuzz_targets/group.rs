@@ -1,4 +1,4 @@
 //! The target `group`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("group");
+lazaret_fuzz::target!(GROUP);

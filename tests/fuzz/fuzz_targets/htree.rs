@@ -1,4 +1,4 @@
 //! The target `htree`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("htree");
+lazaret_fuzz::target!(HTREE);

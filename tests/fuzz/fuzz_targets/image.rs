@@ -1,4 +1,4 @@
 //! The target `image`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("image");
+lazaret_fuzz::target!(IMAGE);

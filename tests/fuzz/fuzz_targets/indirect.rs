@@ -1,4 +1,4 @@
 //! The target `indirect`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("indirect");
+lazaret_fuzz::target!(INDIRECT);

@@ -1,4 +1,4 @@
 //! The target `inline`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("inline");
+lazaret_fuzz::target!(INLINE);

@@ -1,4 +1,4 @@
 //! The target `inode`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("inode");
+lazaret_fuzz::target!(INODE);

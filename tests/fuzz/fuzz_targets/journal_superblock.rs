@@ -1,4 +1,4 @@
 //! The target `journal_superblock`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("journal_superblock");
+lazaret_fuzz::target!(JOURNAL_SUPERBLOCK);

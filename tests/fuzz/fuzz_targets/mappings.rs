@@ -1,4 +1,4 @@
 //! The target `mappings`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("mappings");
+lazaret_fuzz::target!(MAPPINGS);

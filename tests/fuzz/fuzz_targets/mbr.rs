@@ -1,4 +1,4 @@
 //! The target `mbr`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("mbr");
+lazaret_fuzz::target!(MBR);

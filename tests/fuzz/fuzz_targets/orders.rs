@@ -1,4 +1,4 @@
 //! The target `orders`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("orders");
+lazaret_fuzz::target!(ORDERS);

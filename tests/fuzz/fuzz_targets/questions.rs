@@ -1,4 +1,4 @@
 //! The target `questions`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("questions");
+lazaret_fuzz::target!(QUESTIONS);

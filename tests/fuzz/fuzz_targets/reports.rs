@@ -1,4 +1,4 @@
 //! The target `reports`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("reports");
+lazaret_fuzz::target!(REPORTS);

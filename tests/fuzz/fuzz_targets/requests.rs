@@ -1,4 +1,4 @@
 //! The target `requests`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("requests");
+lazaret_fuzz::target!(REQUESTS);

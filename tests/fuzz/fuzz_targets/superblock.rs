@@ -1,4 +1,4 @@
 //! The target `superblock`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("superblock");
+lazaret_fuzz::target!(SUPERBLOCK);

@@ -1,4 +1,4 @@
 //! The target `xattr_body`: see `tests/src/fuzz/target.rs`.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-lazaret_fuzz::target!("xattr_body");
+lazaret_fuzz::target!(XATTR_BODY);

@@ -3,9 +3,7 @@
 //! What always holds here: nothing of what a target does stands here, so that the checks, which need no nightly, run
 //! the same code.
 
-use std::sync::OnceLock;
-
-pub use lazaret_tests::fuzz::target::{Target, target};
+pub use lazaret_tests::fuzz::target::{self, Target};
 pub use lazaret_tests::heap::Counted;
 
 #[cfg(feature = "afl")]
@@ -13,16 +11,10 @@ pub use afl;
 #[cfg(feature = "libfuzzer")]
 pub use libfuzzer_sys;
 
-/// The target of this name, found once.
-pub fn found(name: &str) -> &'static Target {
-    static FOUND: OnceLock<&Target> = OnceLock::new();
-    FOUND.get_or_init(|| target(name))
-}
-
 /// What libFuzzer calls instead of its own mutator: in one of eight cases its own, which knows what the code compares
 /// with, and ours otherwise. Returns how many bytes of `data` are the input.
 pub fn mutate(
-    name: &str,
+    target: &Target,
     data: &mut [u8],
     size: usize,
     most: usize,
@@ -31,43 +23,43 @@ pub fn mutate(
 ) -> usize {
     if seed % 8 == 0 {
         let size = own(data, size, most);
-        found(name).spare(&mut data[..size]);
+        target.spare(&mut data[..size]);
         return size;
     }
-    let made = found(name).mutate(&data[..size], most, seed.into());
+    let made = target.mutate(&data[..size], most, seed.into());
     let size = made.len().min(most);
     data[..size].copy_from_slice(&made[..size]);
     size
 }
 
-/// A program of the target of this name.
+/// A program of this target.
 #[cfg(feature = "libfuzzer")]
 #[macro_export]
 macro_rules! target {
-    ($name:literal) => {
+    ($target:ident) => {
         #[global_allocator]
         static HEAP: $crate::Counted = $crate::Counted;
 
-        $crate::libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::found($name).run(data));
+        $crate::libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::target::$target.run(data));
 
         $crate::libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-            $crate::mutate($name, data, size, max_size, seed, $crate::libfuzzer_sys::fuzzer_mutate)
+            $crate::mutate(&$crate::target::$target, data, size, max_size, seed, $crate::libfuzzer_sys::fuzzer_mutate)
         });
     };
 }
 
-/// A program of the target of this name.
+/// A program of this target.
 #[cfg(all(feature = "afl", not(feature = "libfuzzer")))]
 #[macro_export]
 macro_rules! target {
-    ($name:literal) => {
+    ($target:ident) => {
         #[global_allocator]
         static HEAP: $crate::Counted = $crate::Counted;
 
         fn main() {
             // Images are made before the fork server starts, once for all inputs.
-            $crate::found($name).seeds();
-            $crate::afl::fuzz!(|data: &[u8]| $crate::found($name).run(data));
+            $crate::target::$target.seeds();
+            $crate::afl::fuzz!(|data: &[u8]| $crate::target::$target.run(data));
         }
     };
 }

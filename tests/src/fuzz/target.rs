@@ -38,46 +38,51 @@ pub struct Target {
     pub threads: bool,
 }
 
-macro_rules! windows {
-    ($($index:literal: $name:literal),* $(,)?) => {
-        [$(Target {
-            name: $name,
-            run: |input| WINDOWS[$index].run(input),
-            mutate: |input, most, random| mutator::window(&WINDOWS[$index], input, most, random),
-            seeds: || WINDOWS[$index].seeds(),
-            flags: Some(0),
-            threads: false,
-        }),*]
+/// Each a static of its own, so that a program has the code, and the counters, of its target alone.
+macro_rules! targets {
+    ($($name:ident = $target:expr),* $(,)?) => {
+        $(#[doc = "A target."] pub static $name: Target = $target;)*
+        static ALL: [&Target; [$(stringify!($name)),*].len()] = [$(&$name),*];
     };
 }
 
-/// Those that take one structure, by the order of [`WINDOWS`].
-static STRUCTURES: [Target; WINDOWS.len()] = windows![
-    0: "superblock", 1: "group", 2: "inode", 3: "extent", 4: "indirect", 5: "directory", 6: "htree", 7: "xattr_block",
-    8: "xattr_body", 9: "inline", 10: "journal_superblock", 11: "journal_log", 12: "fast_commit", 13: "casefold",
-];
-
-/// The others.
-static OTHERS: [Target; 10] = [
-    Target::plain("mbr", disk::run_mbr, disk::mutate_mbr, disk::mbr_seeds),
-    Target::plain("gpt", disk::run_gpt, disk::mutate_gpt, disk::gpt_seeds),
-    Target { flags: Some(1), ..Target::plain("image", whole, mutator::recipe, recipes) },
-    Target { flags: Some(1), ..Target::plain("check", checked, mutator::recipe, recipes) },
-    Target { flags: Some(1), ..Target::plain("changing", changing::run, changing::mutate, recipes) },
-    Target {
+targets! {
+    SUPERBLOCK = Target::window::<0>(),
+    GROUP = Target::window::<1>(),
+    INODE = Target::window::<2>(),
+    EXTENT = Target::window::<3>(),
+    INDIRECT = Target::window::<4>(),
+    DIRECTORY = Target::window::<5>(),
+    HTREE = Target::window::<6>(),
+    XATTR_BLOCK = Target::window::<7>(),
+    XATTR_BODY = Target::window::<8>(),
+    INLINE = Target::window::<9>(),
+    JOURNAL_SUPERBLOCK = Target::window::<10>(),
+    JOURNAL_LOG = Target::window::<11>(),
+    FAST_COMMIT = Target::window::<12>(),
+    CASEFOLD = Target::window::<13>(),
+    MBR = Target::plain("mbr", disk::run_mbr, disk::mutate_mbr, disk::mbr_seeds),
+    GPT = Target::plain("gpt", disk::run_gpt, disk::mutate_gpt, disk::gpt_seeds),
+    IMAGE = Target { flags: Some(1), ..Target::plain("image", whole, mutator::recipe, recipes) },
+    CHECK = Target { flags: Some(1), ..Target::plain("check", checked, mutator::recipe, recipes) },
+    CHANGING = Target { flags: Some(1), ..Target::plain("changing", changing::run, changing::mutate, recipes) },
+    REQUESTS = Target {
         flags: Some(1),
         threads: true,
         ..Target::plain("requests", requests::requests, requests::mutate, requests::seeds)
     },
-    Target { flags: Some(1), ..Target::plain("mappings", mappings::run, mappings::mutate, mappings::seeds) },
-    Target::plain("orders", messages::orders, bytes, messages::order_seeds),
-    Target::plain("reports", messages::reports, bytes, messages::report_seeds),
-    Target { threads: true, ..Target::plain("questions", messages::questions, bytes, messages::question_seeds) },
-];
+    MAPPINGS = Target { flags: Some(1), ..Target::plain("mappings", mappings::run, mappings::mutate, mappings::seeds) },
+    ORDERS = Target::plain("orders", messages::orders, bytes, messages::order_seeds),
+    REPORTS = Target::plain("reports", messages::reports, bytes, messages::report_seeds),
+    QUESTIONS = Target {
+        threads: true,
+        ..Target::plain("questions", messages::questions, bytes, messages::question_seeds)
+    },
+}
 
 /// All of them.
 pub fn targets() -> impl Iterator<Item = &'static Target> {
-    STRUCTURES.iter().chain(&OTHERS)
+    ALL.into_iter()
 }
 
 /// The target of this name.
@@ -101,6 +106,18 @@ impl Target {
         seeds: fn() -> Vec<Vec<u8>>,
     ) -> Self {
         Self { name, run, mutate, seeds, flags: None, threads: false }
+    }
+
+    /// That of one structure, by its number in [`WINDOWS`].
+    const fn window<const INDEX: usize>() -> Self {
+        Self {
+            name: WINDOWS[INDEX].name,
+            run: |input| WINDOWS[INDEX].run(input),
+            mutate: |input, most, random| mutator::window(&WINDOWS[INDEX], input, most, random),
+            seeds: || WINDOWS[INDEX].seeds(),
+            flags: Some(0),
+            threads: false,
+        }
     }
 
     /// Runs an input.
