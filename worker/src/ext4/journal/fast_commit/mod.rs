@@ -101,6 +101,9 @@ enum Next {
 impl Scan {
     fn block(&mut self, bytes: &[u8], inode_size: u16, budget: &mut Budget) -> Result<Next, Refusal> {
         let mut rest = bytes;
+        // What the next tail covers of this block begins here, and comes into the checksum in one piece.
+        let mut open = bytes;
+        let until = |open: &[u8], rest: &[u8]| open.len().saturating_sub(rest.len());
         // What is left of a block after its last tag is too short for another.
         while rest.len() >= 4 {
             let Some((tag, whole, after)) = tag::first(rest, inode_size) else { return Ok(Next::Broken) };
@@ -110,22 +113,21 @@ impl Scan {
                     return Err(Error::corrupt(Rule::FastCommitFeatures, self.commits.place).into());
                 }
                 Tag::Tail { transaction, crc } => {
-                    let covered = whole.get(..tag::TAIL_COVERED).unwrap_or_default();
+                    let covered = until(open, rest).saturating_add(tag::TAIL_COVERED);
+                    let covered = open.get(..covered).unwrap_or_default();
                     if transaction != self.next || crc != crc32c(self.crc, covered) {
                         return Ok(Next::Broken);
                     }
-                    self.crc = 0;
+                    (self.crc, open) = (0, after);
                     self.commits.count = self.commits.count.saturating_add(1);
                     self.valid = self.commits.tags.len();
                 }
-                Tag::Head { .. } | Tag::Pad => self.crc = crc32c(self.crc, whole),
-                _ => {
-                    self.crc = crc32c(self.crc, whole);
-                    budget.append(&mut self.commits.tags, whole)?;
-                }
+                Tag::Head { .. } | Tag::Pad => (),
+                _ => budget.append(&mut self.commits.tags, whole)?,
             }
             rest = after;
         }
+        self.crc = crc32c(self.crc, open.get(..until(open, rest)).unwrap_or_default());
         Ok(Next::GoOn)
     }
 }
