@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use lazaret_policy::feature::RoCompat;
 use lazaret_policy::message::{Checksum, Replayed, Verity};
+use lazaret_worker::ext4::checksum::crc32c;
 use lazaret_worker::ext4::{Filesystem, InodeNumber, Settings};
 
 use super::image::{IGNORED, SEALED, VERIFIED, WARNED, WORK};
@@ -193,7 +194,9 @@ impl Window {
                 }
             },
             |scratch| {
-                if let Some(opened) = self.open(scratch, flags) {
+                // What is found in a journal is found as it is replayed, mostly, and all else is asked of one input in four.
+                let opened = self.open(scratch, flags);
+                if let Some(opened) = opened.filter(|_| !self.is_journal() || crc32c(0, input) % 4 == 0) {
                     let fs = &opened.fs;
                     // An object that is as it was has nothing new to say.
                     let changed = changed.take();

@@ -176,7 +176,8 @@ impl<'a> Tour<'a> {
     fn directory(&mut self, directory: &Inode) -> Vec<InodeNumber> {
         let (mut cookie, mut found) = (0, Vec::new());
         // In pieces, so that cookies are used.
-        for piece in [3, 12, MOST_NAMES].into_iter().take(if self.brief { 2 } else { 3 }) {
+        let pieces = if self.brief { &[3, 6][..] } else { &[3, 12, MOST_NAMES] };
+        for &piece in pieces {
             match self.ask(directory, Request::List(cookie, piece)) {
                 Ok(answer) if answer.at > cookie => {
                     cookie = answer.at;
