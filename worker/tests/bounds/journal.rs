@@ -10,6 +10,11 @@ const SEQUENCE: u32 = 7;
 
 /// An image whose journal has this block millions of times, up to the most that an inode can hold in so many runs.
 fn with_journal_of(block: &[u8]) -> Image {
+    with_journal(block, 0)
+}
+
+/// The same, of a journal with these features that a reader need not know.
+fn with_journal(block: &[u8], compat: u32) -> Image {
     let mut image = hostile_with("-J size=4", |_| ());
     let number = InodeNumber::new(8).unwrap();
     let fs = open(&image);
@@ -26,7 +31,7 @@ fn with_journal_of(block: &[u8]) -> Image {
     let length = 1 + runs * 4096;
     let leaves = extents.chunks(84).map(<[_]>::to_vec).collect();
     plant(&mut image, number, leaves, u64::from(length) << 10, &mut space.split_off(20_000));
-    let words = [(4, length), (5, 1), (6, SEQUENCE), (7, 1), (10, 1)];
+    let words = [(4, length), (5, 1), (6, SEQUENCE), (7, 1), (9, compat), (10, 1)];
     for (word, value) in words {
         image.write(superblock.0 as usize + word * 4, &u32::to_be_bytes(value));
     }
@@ -68,6 +73,16 @@ fn a_journal_of_nothing_but_descriptors() {
     let tags: Vec<u8> =
         (0..126u32).flat_map(|tag| [tag + 1, if tag == 125 { 10 } else { 2 }]).flat_map(u32::to_be_bytes).collect();
     assert_eq!(refused("descriptors full of tags", &with_journal_of(&block(1, &tags))), Refusal::OutOfMemory);
+}
+
+/// Checksums of version 1 are over all that a transaction holds, and the slowest.
+#[test]
+fn a_transaction_without_an_end_that_is_summed_up_as_it_is_read() {
+    let data = block(1, &[0, 0, 0, 9, 0, 0, 0, 10]);
+    match refused("sums", &with_journal(&data, 1)) {
+        Refusal::Corrupt(found) => assert_eq!(found.rule, Rule::JournalWork),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod image;
 
 mod check;
+mod groups;
 mod journal;
 
 use std::fs;

@@ -69,8 +69,13 @@ impl<'a> Log<'a> {
         self.fs.device().read_at(self.address(block)?.0, out)
     }
 
+    /// So many bytes of this block come into a sum of version 1, which takes several times as long as to read them.
+    pub(super) fn spend_on_sum(&self, block: JournalBlock, bytes: usize) -> Result<()> {
+        self.spend(block, bytes.saturating_mul(4))
+    }
+
     /// So many bytes are worked on, which stand in this block.
-    pub(super) fn spend(&self, block: JournalBlock, bytes: usize) -> Result<()> {
+    fn spend(&self, block: JournalBlock, bytes: usize) -> Result<()> {
         let left = self.left.get().checked_sub(u64_from(bytes));
         self.left.set(left.ok_or(Error::corrupt(Rule::JournalWork, Place::Journal(block.0)))?);
         Ok(())

@@ -99,7 +99,7 @@ fn scan(log: &Log<'_>, start: JournalBlock, budget: &mut Budget) -> Result<Scan,
     while let Some(block) = walk.step() {
         log.read(block, &mut bytes)?;
         let goes_on = match format::block_type(&bytes, scan.transaction.0) {
-            Some(BlockType::Descriptor) => scan.descriptor(log, &mut walk, &bytes, budget)?,
+            Some(BlockType::Descriptor) => scan.descriptor(log, &mut walk, (block, &bytes), budget)?,
             Some(BlockType::Revoke) => scan.revoke(log, block, &bytes, budget)?,
             Some(BlockType::Commit) => scan.commit(log, block, &bytes)?,
             Some(BlockType::Other) | None => false,
@@ -119,21 +119,21 @@ impl Scan {
         &mut self,
         log: &Log<'_>,
         walk: &mut Walk,
-        bytes: &[u8],
+        (block, bytes): (JournalBlock, &[u8]),
         budget: &mut Budget,
     ) -> Result<bool, Refusal> {
         self.doubtful |= log.superblock.seed().is_some_and(|seed| !block_matches(seed, bytes));
         let summed = log.superblock.checksums == Checksums::V1;
         let mut data = if summed { log.buffer() } else { Vec::new() };
         if summed {
+            log.spend_on_sum(block, bytes.len())?;
             self.sum = crc32_be(self.sum, bytes);
         }
         for tag in Tags::of(bytes, &log.superblock) {
             let Some(at) = walk.step() else { return Ok(false) };
             if summed {
                 log.read(at, &mut data)?;
-                // This sum takes longer than reading does.
-                log.spend(at, data.len())?;
+                log.spend_on_sum(at, data.len())?;
                 self.sum = crc32_be(self.sum, &data);
             }
             budget.push(&mut self.copies, Copy { tag, at, transaction: self.transaction })?;
