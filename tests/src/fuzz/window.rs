@@ -196,7 +196,7 @@ impl Window {
             |scratch| {
                 // What is found in a journal is found as it is replayed, mostly, and all else is asked of one input in four.
                 let opened = self.open(scratch, flags);
-                if let Some(opened) = opened.filter(|_| !self.is_journal() || crc32c(0, input) % 4 == 0) {
+                if let Some(opened) = opened.filter(|_| !self.is_journal() || crc32c(0, input).is_multiple_of(4)) {
                     let fs = &opened.fs;
                     // An object that is as it was has nothing new to say.
                     let changed = changed.take();
