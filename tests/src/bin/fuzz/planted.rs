@@ -15,7 +15,7 @@ use lazaret_tests::Result;
 use lazaret_tests::fuzz::target::target;
 
 /// A bug, the target that is to find it, and what of the worker is left out.
-const BUGS: [(&str, &str, &str); 12] = [
+const BUGS: [(&str, &str, &str); 18] = [
     ("name", "directory", "a name may have a slash: `record.rs`"),
     ("record length", "directory", "no bound of a directory's record: `record.rs`"),
     ("beyond", "indirect", "no bound of a file's blocks: `system_zone.rs`"),
@@ -28,6 +28,12 @@ const BUGS: [(&str, &str, &str); 12] = [
     ("nanoseconds", "inode", "no bound of a time: `inode.rs`"),
     ("group", "group", "a group's structures may lie anywhere: `group.rs`"),
     ("left over", "orders", "bytes behind a message: `channel.rs`"),
+    ("target", "image", "the target of a link may have a NUL: `ext4/mod.rs`"),
+    ("attribute", "xattr_block", "the name of an attribute may have a NUL: `xattr_entry.rs`"),
+    ("range", "fast_commit", "a fast commit gives a file the file system's own blocks: `replay.rs`"),
+    ("silent", "requests", "a request is never answered: `frontend.rs`"),
+    ("blind", "check", "damage is not told: `findings.rs`"),
+    ("stale", "image", "what is kept is found under another key: `cache.rs`"),
 ];
 
 /// Looks for each of them, or for one, for so many seconds at the most, and writes `planted.md`.
