@@ -185,7 +185,11 @@ impl Places {
         let mut known: Vec<(&'static str, &'static Structure)> = Vec::with_capacity(8);
         for (at, name) in names {
             let found = known.iter().find(|(one, _)| std::ptr::eq(*one, name)).copied();
-            let Some((_, it)) = found.or_else(|| Some((name, structures.get(name)?))) else { continue };
+            let Some((_, it)) =
+                found.or_else(|| Some((name, structures.get(name).or_else(|| grammar.ext4.get(name))?)))
+            else {
+                continue;
+            };
             if found.is_none() {
                 known.push((name, it));
             }
@@ -278,7 +282,8 @@ fn entries(piece: &[u8], mut at: usize, begun: &mut Begun) {
 fn log(piece: &[u8], begun: &mut Begun) {
     begun.push((0, "Header"));
     match be32(piece, 4) {
-        1 => begun.extend((0..8).map(|index| (12 + 16 * index, "Tag3"))),
+        // Which tags there are, the journal's superblock says: both are tried.
+        1 => begun.extend((0..8).flat_map(|index| [(12 + 16 * index, "Tag3"), (12 + 8 * index, "Tag")])),
         2 => begun.push((0, "Commit")),
         5 => begun.extend([(0, "RevokeHeader"), (8, "RevokeHeader")]),
         _ => {}
@@ -293,6 +298,11 @@ fn tags(piece: &[u8], begun: &mut Begun) {
             1 => "AddRange",
             2 => "DelRange",
             3..=5 => "DentryInfo",
+            // Behind the inode's number.
+            6 => {
+                begun.push((at + 8, "Inode"));
+                "TagHeader"
+            }
             8 => "Tail",
             9 => "Head",
             _ => "TagHeader",

@@ -48,6 +48,9 @@ pub(crate) const ATTRIBUTES: &[&str] = &[
     "ea_set -f DIR/value /sparse user.long",
 ];
 
+/// When everything was made, in seconds.
+const TIME: u32 = 1_500_000_000;
+
 /// A log with three transactions: blocks of data, one of which begins with the journal's magic number, and revokes.
 const LOG: &[&str] = &["jo -c", "jw -b 200,201 DIR/blocks", "jw -r 202,203", "jw -b 204 DIR/block", "jc"];
 
@@ -141,7 +144,13 @@ fn make(shape: &Shape, place: &Path) -> Result<Seed> {
     let image = place.join("image");
     File::create(&image)?.set_len(shape.kibibytes << 10)?;
     let tree = place.join(if shape.hashed { "many" } else { "few" });
-    let mut mke2fs = Command::new("mke2fs");
+    let tool = |name: &str| {
+        let (mut tool, time) = (Command::new(name), TIME.to_string());
+        // Where it lies gets into some images.
+        tool.current_dir(place).env("E2FSPROGS_FAKE_TIME", &time).env("E2FSCK_TIME", &time);
+        tool
+    };
+    let mut mke2fs = tool("mke2fs");
     mke2fs.args(["-q", "-F", "-m", "0", "-U", "5ca1ab1e-0000-4000-8000-1a2a4e700001", "-E"]);
     // Of several -E the last counts alone.
     let (format, extended) = shape.format.split_once(" -E ").unwrap_or((shape.format, ""));
@@ -151,21 +160,21 @@ fn make(shape: &Shape, place: &Path) -> Result<Seed> {
     if !shape.format.contains("-N") {
         mke2fs.args(["-N", "128"]);
     }
-    mke2fs.env("E2FSPROGS_FAKE_TIME", "1500000000").env("SOURCE_DATE_EPOCH", "1500000000");
-    command::run(mke2fs.arg("-d").arg(&tree).arg(&image))?;
+    command::run(mke2fs.arg("-d").arg(&tree).arg("image"))?;
     if !shape.requests.is_empty() {
         let script = shape.requests.join("\n").replace("DIR", &place.display().to_string());
         fs::write(place.join("script"), script)?;
-        command::run(Command::new("debugfs").arg("-w").arg("-f").arg(place.join("script")).arg(&image))?;
+        command::run(tool("debugfs").args(["-w", "-f", "script", "image"]))?;
     }
     if shape.hashed {
-        let finished = command::finish(Command::new("e2fsck").arg("-fyD").arg(&image), command::PATIENCE)?;
+        let finished = command::finish(tool("e2fsck").args(["-fyD", "image"]), command::PATIENCE)?;
         if finished.code().is_none_or(|code| code > 1) {
             return Err(format!("e2fsck: {}", finished.stdout).into());
         }
     }
     let mut bytes = fs::read(&image)?;
     let found = layout::of(&bytes);
+    settle(&mut bytes, &found);
     (shape.finish)(&mut bytes, &found);
     let layout = layout::of(&bytes);
     super::seal::seal(&mut bytes, &layout);
@@ -213,6 +222,34 @@ fn fill(place: &Path) -> Result {
     Ok(fs::write(place.join("acl"), acl)?)
 }
 
+/// Gives every object, and every transaction, the same time: mke2fs takes them from the tree, which was made just now, and
+/// debugfs asks the clock. An inode that holds the value of an attribute has other things there.
+fn settle(bytes: &mut [u8], layout: &Layout) {
+    const HOLDS_VALUE: u32 = 0x20_0000;
+    const COMMIT: u32 = 2;
+    for piece in layout.pieces.iter().filter(|piece| piece.kind == layout::Kind::Log) {
+        if be32(bytes, piece.at + 4) == COMMIT {
+            put(bytes, piece.at + 0x30, &[u64::from(TIME).to_be_bytes(), [0; 8]].concat());
+        }
+    }
+    // Who guards it, and since when.
+    for piece in layout.pieces.iter().filter(|piece| piece.kind == layout::Kind::Guard) {
+        put(bytes, piece.at + 8, &[u64::from(TIME).to_le_bytes(), [0; 8]].concat());
+    }
+    for piece in layout.pieces.iter().filter(|piece| piece.kind == layout::Kind::Inode) {
+        let (at, used) = (piece.at, super::bytes::u16(bytes, piece.at + 0x1a) != 0);
+        if !used || u32(bytes, at + 0x20) & HOLDS_VALUE != 0 {
+            continue;
+        }
+        for time in [0x08, 0x0c, 0x10] {
+            put(bytes, at + time, &TIME.to_le_bytes());
+        }
+        if piece.length > 128 && super::bytes::u16(bytes, at + 0x80) >= 16 {
+            put(bytes, at + 0x84, &[0; 12]);
+        }
+    }
+}
+
 /// Sets flags of the inodes of this type.
 fn flag(bytes: &mut [u8], layout: &Layout, kind: u16, flags: u32) {
     for piece in layout.pieces.iter().filter(|piece| piece.kind == layout::Kind::Inode && piece.owner > 11) {
@@ -252,7 +289,7 @@ fn sealed_files() -> [(usize, Vec<u8>); 2] {
     [sealed(2000, sealed::SHA256, b"salt"), sealed(40_000, sealed::SHA512, b"")]
 }
 
-/// Fast commits behind the log: a name goes, another comes, and a file loses and gains blocks.
+/// Fast commits behind the log: an inode as it is, names that come and go, and blocks that a file loses and gains.
 fn fast_commits(bytes: &mut [u8], layout: &Layout) {
     let superblock = layout.journal[0];
     // Behind the three transactions of the log. The feature is the kernel's to set, when it mounts.
@@ -263,8 +300,16 @@ fn fast_commits(bytes: &mut [u8], layout: &Layout) {
         |number: u16, value: &[u8]| [&number.to_le_bytes()[..], &(value.len() as u16).to_le_bytes(), value].concat();
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let name = |inode: u32, name: &str| [words(&[2, inode]), name.as_bytes().to_vec()].concat();
+    let file = layout.pieces.iter().find(|piece| piece.kind == layout::Kind::Inode && piece.owner == 12);
+    let mut inode = file.map_or(Vec::new(), |file| bytes[file.at..file.at + 160].to_vec());
+    // Its checksum is made anew, and not yet right.
+    for at in [0x7c, 0x7d, 0x82, 0x83] {
+        inode.get_mut(at).into_iter().for_each(|byte| *byte = 0);
+    }
     let mut commit = [
         tag(9, &words(&[0, transaction])),
+        tag(6, &[words(&[12]), inode].concat()),
+        tag(3, &name(12, "made")),
         tag(5, &name(13, "tiny")),
         tag(4, &name(12, "new")),
         tag(2, &words(&[12, 1, 3])),
@@ -280,5 +325,21 @@ fn fast_commits(bytes: &mut [u8], layout: &Layout) {
     let fast = be32(bytes, superblock + 0x10) - be32(bytes, superblock + 0x54) + 1;
     if let Some(&at) = layout.journal.get(fast as usize) {
         put(bytes, at, &commit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An input is changes of an image: on another it is another.
+    #[test]
+    fn images_are_the_same_whenever_they_are_made() {
+        let images = || all().unwrap().into_iter().map(|seed| (seed.name, seed.bytes)).collect::<Vec<_>>();
+        let before = images();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        for ((name, before), (_, after)) in before.into_iter().zip(images()) {
+            assert!(before == after, "{name}");
+        }
     }
 }
