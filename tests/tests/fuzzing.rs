@@ -84,11 +84,22 @@ fn what_takes_too_much_or_answers_wrongly_is_found() {
     let elsewhere = Target::for_tests("elsewhere", true, |_| {
         std::thread::scope(|scope| drop(scope.spawn(|| drop(vec![1_u8; 100 << 20]))));
     });
+    let lasts = Target::for_tests("lasts", false, |_| {
+        let used = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+        let begin = used();
+        while used() < begin + 5 {
+            std::hint::spin_loop();
+        }
+    });
     let panics = Target::for_tests("panics", false, |input| assert!(input.is_empty(), "as planned"));
     let mut wrong = Vec::new();
     run(&eats, b"", "memory", &mut wrong);
     run(&elsewhere, b"", "memory of another thread", &mut wrong);
+    run(&lasts, b"", "time", &mut wrong);
     run(&panics, b"x", "a panic", &mut wrong);
     run(&panics, b"", "nothing", &mut wrong);
-    assert_eq!(wrong, ["eats: memory: ", "elsewhere: memory of another thread: ", "panics: a panic: 78"]);
+    assert_eq!(
+        wrong,
+        ["eats: memory: ", "elsewhere: memory of another thread: ", "lasts: time: ", "panics: a panic: 78"]
+    );
 }

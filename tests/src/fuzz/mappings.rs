@@ -31,7 +31,7 @@ pub fn run(input: &[u8]) {
         |scratch| {
             let Ok(fs) = Filesystem::open(scratch.device(), settings(recipe.flags)) else { return };
             let limits = Limits {
-                block_size: 1024,
+                block_size: fs.superblock().block_size.bytes().min(4096).into(),
                 most_bytes: i64::MAX as u64,
                 device: DEVICE,
                 device_bytes: fs.device().len(),

@@ -1,7 +1,8 @@
 //! What broker and worker say to each other, as packets: in both directions, and what the worker makes of questions.
 //!
-//! An input of `reports` and `orders` is one byte for the type and the packet; one of `questions` is any number of
-//! packets, each behind its length in two bytes, for a worker that answers a tool or scans a disk.
+//! An input of `reports` and `orders` is one byte for the type and the packet; one of `questions` begins as one of a whole
+//! image, with the number of changes before them, and then has any number of packets, each behind its length in two bytes,
+//! for a worker that answers a tool or scans a disk.
 
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
@@ -16,8 +17,12 @@ use lazaret_worker::ext4::{Filesystem, Settings};
 use lazaret_worker::tool;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
+use super::image::{CHANGE, Recipe, SEALED};
 use super::scratch::Scratch;
 use super::stock::{sound, stock};
+use super::window::settings;
+use super::{mutator, target};
+use crate::mutate::random::Random;
 
 /// What the broker hears.
 pub fn reports(input: &[u8]) {
@@ -84,11 +89,47 @@ fn packet<M: Message>(message: &M) -> Vec<u8> {
 
 /// Packets of an input that a worker is asked with.
 const MOST_PACKETS: usize = 6;
+/// The bit of an input's third byte that says so; the others are the number of changes.
+const WHOLE_DISK: u8 = 0x80;
 
-/// Questions to a worker that has a file system open, or a whole disk.
+/// Questions to a worker that has a changed image open, or a whole disk.
 pub fn questions(input: &[u8]) {
-    let Some((which, mut rest)) = input.split_first() else { return };
-    let scratch = Scratch::of(&stock()[usize::from(which >> 1) % stock().len()]);
+    let (recipe, whole_disk, packets) = split(input);
+    Scratch::of(recipe.sound()).with(
+        |changes| recipe.apply(changes),
+        |scratch| asked(scratch, (!whole_disk).then(|| settings(recipe.flags)), packets),
+    );
+}
+
+/// What an input changes, whether it is about a whole disk, and its packets.
+fn split(input: &[u8]) -> (Recipe, bool, &[u8]) {
+    let count = input.get(2).copied().unwrap_or(0);
+    let rest = input.get(3..).unwrap_or_default();
+    let (changes, packets) = rest.split_at((usize::from(count % 8) * CHANGE).min(rest.len()));
+    (Recipe::decode(&[input.get(..2).unwrap_or_default(), changes].concat()), count & WHOLE_DISK != 0, packets)
+}
+
+fn join(recipe: &Recipe, whole_disk: bool, packets: &[u8]) -> Vec<u8> {
+    let changes = recipe.encode();
+    let count = recipe.changes.len() as u8 | if whole_disk { WHOLE_DISK } else { 0 };
+    [&changes[..2], &[count], &changes[2..], packets].concat()
+}
+
+/// Changes the image, or the packets.
+pub fn mutate_questions(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
+    let (mut recipe, whole_disk, packets) = split(input);
+    let mut packets = packets.to_vec();
+    if random.below(2) == 0 {
+        recipe = Recipe::decode(&mutator::recipe(&recipe.encode(), 2 + 7 * CHANGE, random));
+    } else {
+        packets = target::bytes(&packets, most, random);
+    }
+    let whole = join(&recipe, whole_disk, &packets);
+    if whole.len() > most { input.to_vec() } else { whole }
+}
+
+/// Asks what was opened with these settings, or the whole disk.
+fn asked(scratch: &Scratch, open: Option<Settings>, mut rest: &[u8]) {
     let (ours, theirs) = Channel::pair().expect("a channel");
     for _ in 0..MOST_PACKETS {
         let Some((length, more)) = rest.split_first_chunk() else { break };
@@ -101,12 +142,10 @@ pub fn questions(input: &[u8]) {
     shutdown(&theirs, Shutdown::Write).expect("a channel");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let device = scratch.device();
-            let _ = if which & 1 == 0 {
-                let fs = Filesystem::open(device, Settings::default()).expect("a sound image opens");
-                tool::serve(&fs, Xattrs::All, &ours)
-            } else {
-                tool::scan(&device, &ours)
+            let _ = match open.map(|settings| Filesystem::open(scratch.device(), settings)) {
+                Some(Ok(fs)) => tool::serve(&fs, Xattrs::All, &ours),
+                Some(Err(_)) => Ok(()),
+                None => tool::scan(&scratch.device(), &ours),
             };
             // The end of the answers, for who reads them.
             drop(ours);
@@ -115,7 +154,7 @@ pub fn questions(input: &[u8]) {
         let mut bytes = vec![0; Answer::MAX + 1];
         while let Ok((length @ 1.., _)) = recv(&theirs, &mut bytes, RecvFlags::empty()) {
             send(&mouth, &bytes[..length], SendFlags::NOSIGNAL).expect("room for one packet");
-            let understood = if which & 1 == 0 {
+            let understood = if open.is_some() {
                 heard.receive::<Answer>().map(|(answer, _)| answered(&answer)).is_ok()
             } else {
                 heard.receive::<Scanned>().is_ok()
@@ -184,7 +223,13 @@ pub fn question_seeds() -> Vec<Vec<u8>> {
     let framed = |packet: Vec<u8>| [&(packet.len() as u16).to_le_bytes()[..], &packet].concat();
     let asks: Vec<u8> = asks().iter().flat_map(|ask| framed(packet(ask))).collect();
     let scans: Vec<u8> = scans().iter().flat_map(|scan| framed(packet(scan))).collect();
-    vec![[&[0], &asks[..]].concat(), [&[4], &asks[..]].concat(), [&[1], &scans[..]].concat()]
+    let on = |image: usize, whole_disk, packets: &[u8]| {
+        let recipe = Recipe { image: image as u8, flags: SEALED, changes: Vec::new() };
+        join(&recipe, whole_disk, packets)
+    };
+    let mut seeds: Vec<_> = (0..stock().len()).map(|image| on(image, false, &asks)).collect();
+    seeds.push(on(0, true, &scans));
+    seeds
 }
 
 /// First inputs of [`reports`].

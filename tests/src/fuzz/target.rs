@@ -43,6 +43,8 @@ macro_rules! targets {
     ($($name:ident = $target:expr),* $(,)?) => {
         $(#[doc = "A target."] pub static $name: Target = $target;)*
         static ALL: [&Target; [$(stringify!($name)),*].len()] = [$(&$name),*];
+        #[cfg(test)]
+        const NAMES: [&str; ALL.len()] = [$(stringify!($name)),*];
     };
 }
 
@@ -75,8 +77,9 @@ targets! {
     ORDERS = Target::plain("orders", messages::orders, bytes, messages::order_seeds),
     REPORTS = Target::plain("reports", messages::reports, bytes, messages::report_seeds),
     QUESTIONS = Target {
+        flags: Some(1),
         threads: true,
-        ..Target::plain("questions", messages::questions, bytes, messages::question_seeds)
+        ..Target::plain("questions", messages::questions, messages::mutate_questions, messages::question_seeds)
     },
 }
 
@@ -200,7 +203,7 @@ fn recipes() -> Vec<Vec<u8>> {
 }
 
 /// A byte of what has no structure that is known here.
-fn bytes(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
+pub(super) fn bytes(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for _ in 0..=random.below(3) {
         let at = random.below(bytes.len().max(1));
@@ -225,4 +228,14 @@ fn now(clock: ClockId) -> Duration {
 /// The partitions of a disk, as a worker that scans tells them.
 pub(crate) fn partitions(device: &Device) -> Option<Table> {
     partition::table(device, None, &|at| volume(device, at).is_ok_and(|found| found.is_some())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_static_and_its_target_have_one_name() {
+        assert_eq!(NAMES.map(str::to_ascii_lowercase), ALL.map(|target| target.name.to_owned()));
+    }
 }

@@ -195,15 +195,20 @@ impl Window {
             },
             |scratch| {
                 // What is found in a journal is found as it is replayed, mostly, and all else is asked of one input in four.
-                let opened = self.open(scratch, flags);
-                if let Some(opened) = opened.filter(|_| !self.is_journal() || crc32c(0, input).is_multiple_of(4)) {
+                let (opened, sum) = (self.open(scratch, flags), crc32c(0, input));
+                if let Some(opened) = opened.filter(|_| !self.is_journal() || sum.is_multiple_of(4)) {
                     let fs = &opened.fs;
                     // An object that is as it was has nothing new to say.
                     let changed = changed.take();
                     let new = |number: &&u32| changed.is_empty() || changed.contains(number);
                     let asked: Vec<u32> =
                         found.inodes.iter().filter(|number| self.objects.is_empty() || new(number)).copied().collect();
-                    tour::objects(fs, (&opened.own, opened.work), &asked, &[name], self.named);
+                    let own = (&opened.own, opened.work);
+                    if self.named {
+                        asked.iter().for_each(|&directory| tour::names(fs, own, directory, name, sum >> 2));
+                    } else {
+                        tour::objects(fs, own, &asked, sum >> 2);
+                    }
                     let counts = fs.superblock().ro_compat.contains(RoCompat::METADATA_CSUM);
                     for piece in wrong.take().iter().filter(|_| counts) {
                         assert!(unsealed::is_refused(fs, piece), "a wrong checksum is let pass: {piece:?}");

@@ -36,6 +36,8 @@ const MOST_OBJECTS: usize = 48;
 const MOST_NAMES: usize = 40;
 const MOST_PIECES: usize = 4;
 const MOST_REQUESTS: usize = 1500;
+/// Names that no directory has, or that are no names.
+const ODD: [&[u8]; 7] = [b".", b"..", b"not there", &[0xff; 255], &[b'x'; 256], b"", b"a/b"];
 /// Steps of a check, each of bounded work.
 const MOST_STEPS: usize = 2000;
 /// Blocks that a request looks at besides what its budget is for: an inode, the root of a tree of hashes.
@@ -65,6 +67,8 @@ pub struct Tour<'a> {
     focus: Option<&'a [u32]>,
     /// Whether what is asked now is asked of an object that only a few places of are looked at.
     brief: bool,
+    /// Where it is looked at besides.
+    somewhere: u32,
     buffer: Vec<u8>,
 }
 
@@ -106,24 +110,39 @@ pub fn tour(device: &dyn Fn() -> Device, settings: Settings, wishes: Wishes<'_>)
     true
 }
 
-/// Asks all that concerns these objects, or what concerns the names in directories alone; `own` is what no file may
-/// hold, and how many bytes a request may look at.
+/// Asks what concerns these objects, in a few places of each; `own` is what no file may hold, and how many bytes a request
+/// may look at. One of the places is `somewhere`: others for other inputs.
 ///
 /// # Panics
 /// Where something is answered that must never be.
-pub fn objects(fs: &Filesystem, own: (&Own, u64), numbers: &[u32], names: &[&[u8]], only_names: bool) {
+pub fn objects(fs: &Filesystem, own: (&Own, u64), numbers: &[u32], somewhere: u32) {
     let mut tour = Tour::new(fs, own, Wishes { steady: true, focus: Some(&[]), ..Wishes::default() });
+    tour.somewhere = somewhere;
     for number in numbers.iter().copied().filter_map(InodeNumber::new) {
         let Ok(inode) = fs.inode(number) else { continue };
-        if !only_names {
-            tour.object(&inode);
-        }
+        tour.object(&inode);
         if inode.kind == FileKind::Directory {
             tour.directory(&inode);
-            for name in names {
-                let _ = tour.ask(&inode, Request::Find(name.to_vec()));
-            }
         }
+    }
+}
+
+/// Asks for the names in a directory, for this one and for one that a kernel never asks for.
+///
+/// # Panics
+/// Where something is answered that must never be.
+pub fn names(fs: &Filesystem, own: (&Own, u64), directory: u32, name: &[u8], somewhere: u32) {
+    let mut tour = Tour::new(fs, own, Wishes { steady: true, focus: Some(&[]), ..Wishes::default() });
+    let Some(Ok(directory)) = InodeNumber::new(directory).map(|number| fs.inode(number)) else { return };
+    let (mut cookie, mut found) = (0, None);
+    for most in [3, MOST_NAMES] {
+        let Ok(answer) = tour.ask(&directory, Request::List(cookie, most)) else { break };
+        cookie = answer.at;
+        found = answer.names.into_iter().nth(somewhere as usize % MOST_NAMES).or(found);
+    }
+    let odd = ODD[somewhere as usize % ODD.len()].to_vec();
+    for name in [Some(name.to_vec()), found.map(|(name, _)| name), Some(odd)].into_iter().flatten() {
+        let _ = tour.ask(&directory, Request::Find(name));
     }
 }
 
@@ -138,7 +157,8 @@ impl<'a> Tour<'a> {
         let record = wishes.twice.then(Vec::new);
         let mut buffer = BUFFER.take();
         buffer.resize(PIECE, 0);
-        Self { fs, own, work, requests: 0, dear: None, record, hit: None, focus: wishes.focus, brief: true, buffer }
+        let focus = wishes.focus;
+        Self { fs, own, work, requests: 0, dear: None, record, hit: None, focus, brief: true, somewhere: 0, buffer }
     }
 
     fn tree(&mut self) {
@@ -194,7 +214,7 @@ impl<'a> Tour<'a> {
         if self.brief {
             return found;
         }
-        for name in [&b"."[..], b"..", b"not there", &[0xff; 255], &[b'x'; 256], b"", b"a/b"] {
+        for name in ODD {
             let _ = self.ask(directory, Request::Find(name.to_vec()));
         }
         found
@@ -236,7 +256,8 @@ impl<'a> Tour<'a> {
                 break;
             }
         }
-        for at in [u64::from(u32::MAX) << 10, inode.size.saturating_sub(1)] {
+        let somewhere = u64::from(self.somewhere) << 8;
+        for at in [u64::from(u32::MAX) << 10, inode.size.saturating_sub(1), somewhere % inode.size.max(1)] {
             let _ = self.ask(inode, Request::Map(at));
         }
         let mut at = 0;
