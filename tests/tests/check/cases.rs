@@ -95,6 +95,10 @@ pub(crate) const CASES: &[Case] = &[
     line!("no magic number of extents", "ExtentMagic", "sif /sizes/65536 block[0] 0x1f30b"),
     line!("too deep a tree", "ExtentDepth", "sif /sizes/65536 block[1] 0x60004"),
     line!("too many extents", "ExtentCount", "sif /sizes/65536 block[0] 0x9f30a"),
+    Case {
+        expected: Expected::Sound,
+        ..line!("the root is a value of an attribute", "InodeFlags", "sif <2> flags 0x280000")
+    },
     line!("a root that says it is smaller", "ExtentRoom", "sif /sizes/65536 block[1] 1"),
     line!("free blocks of a group", "FreeBlocks", "set_bg 0 free_blocks_count 5; set_bg 0 checksum calc"),
     line!("free inodes of a group", "FreeInodes", "set_bg 0 free_inodes_count 5; set_bg 0 checksum calc"),

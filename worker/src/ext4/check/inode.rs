@@ -92,6 +92,10 @@ impl Check<'_> {
         };
         let role = if inode.flags.contains(InodeFlags::EA_INODE) { Role::Flagged } else { Role::File };
         self.see(number, raw, inode.kind.entry_type(), role);
+        // Of others that is told where a name leads to them. The kernel mounts no such root, and e2fsck takes it.
+        if role == Role::Flagged && number == InodeNumber::ROOT {
+            self.findings.notice(Rule::InodeFlags, place);
+        }
         self.fields(&inode, raw, bytes);
         if inode.kind == FileKind::Directory {
             self.directory_seen(number)?;
