@@ -333,7 +333,7 @@ fn check(fs: &Filesystem, hit: Option<(InodeNumber, Corruption)>) {
     for _ in 0..MOST_STEPS {
         let Ok(checked) = check.advance() else { return };
         assert!(checked.done <= checked.total, "{} of {} steps", checked.done, checked.total);
-        found |= hit.is_some_and(|hit| checked.findings.iter().any(|finding| is_of(finding.corruption.place, hit)));
+        found |= hit.is_some_and(|hit| checked.findings.iter().any(|finding| is_of(fs, finding.corruption.place, hit)));
         if checked.over {
             // Those behind the first ones are only counted.
             let told = checked.counts.damage + checked.counts.notices <= Checked::MOST as u64;
@@ -343,7 +343,8 @@ fn check(fs: &Filesystem, hit: Option<(InodeNumber, Corruption)>) {
     }
 }
 
-fn is_of(place: Place, (inode, hit): (InodeNumber, Corruption)) -> bool {
+/// Whether a finding is of the object that was hit.
+fn is_of(fs: &Filesystem, place: Place, (inode, hit): (InodeNumber, Corruption)) -> bool {
     let whose = |place| match place {
         Place::Inode(inode)
         | Place::ExtentNode { inode, .. }
@@ -353,8 +354,16 @@ fn is_of(place: Place, (inode, hit): (InodeNumber, Corruption)) -> bool {
         | Place::Claim { inode, .. } => Some(inode),
         _ => None,
     };
-    // What no name may lead to is found at the name, and what keeps a check from looking somewhere is found itself.
-    let named = matches!((place, hit.place), (Place::Directory { .. }, Place::Inode(_)))
-        || matches!(place, Place::Superblock | Place::GroupDescriptor(_));
+    let group = |number: u32| number.wrapping_sub(1).checked_div(fs.superblock().inodes_per_group);
+    let named = match place {
+        // What no name may lead to is found at the name.
+        Place::Directory { .. } => matches!(hit.place, Place::Inode(_)),
+        // What keeps a check from looking at the inodes of a group, where the name may be, is found itself.
+        Place::GroupDescriptor(number) => {
+            let mut objects = [Some(inode.value()), whose(hit.place)].into_iter().flatten();
+            matches!(hit.place, Place::Inode(_)) || objects.any(|one| group(one) == Some(number))
+        }
+        _ => false,
+    };
     named || place == hit.place || whose(place).is_some_and(|one| one == inode.value() || Some(one) == whose(hit.place))
 }
