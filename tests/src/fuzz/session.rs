@@ -32,6 +32,17 @@ const LONGEST: usize = 1 << 18;
 /// What a session depends on besides what is asked: the image, how it is read, and how it is served.
 pub(super) type Key = (usize, u8, bool);
 
+/// How a session is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// There was none: the file system could not be opened.
+    None,
+    /// It has ended before it answered all.
+    Ended,
+    /// It has answered all, and goes on.
+    GoesOn,
+}
+
 /// A session, and the threads that it runs in.
 pub(super) struct Session {
     kernel: OwnedFd,
@@ -128,19 +139,19 @@ impl Session {
     }
 }
 
-/// Asks a session that stays, or that is made for it, and is opened by `open`. False where there was none, or it has ended.
+/// Asks a session that stays, or that is made for it, and is opened by `open`.
 pub(super) fn asked(
     key: Option<Key>,
     open: impl FnOnce() -> Option<(Filesystem, bool)>,
     packets: &[Vec<u8>],
     hear: &mut dyn FnMut(&[u8]),
-) -> bool {
+) -> Left {
     let (kept, mut room) = KEPT.with_borrow_mut(|kept| {
         let place = kept.sessions.iter().position(|(of, _)| Some(*of) == key);
         (place.map(|place| kept.sessions.remove(place).1), std::mem::take(&mut kept.room))
     });
     let made = || open().map(|(fs, open_without_asking)| Session::new(fs, open_without_asking));
-    let Some(session) = kept.or_else(made) else { return false };
+    let Some(session) = kept.or_else(made) else { return Left::None };
     let goes_on = session.ask(packets, &mut room, hear);
     let old = KEPT.with_borrow_mut(|kept| {
         kept.room = room;
@@ -153,7 +164,7 @@ pub(super) fn asked(
     if let Some(session) = old {
         session.end();
     }
-    goes_on
+    if goes_on { Left::GoesOn } else { Left::Ended }
 }
 
 fn start(open_without_asking: bool) -> Start {
