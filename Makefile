@@ -169,7 +169,7 @@ fuzz-repro: fuzz-file fuzz-asked fuzzers
 fuzz-report: fuzzers
 	rustup component add llvm-tools --toolchain nightly
 	llvm=$$(rustc +nightly --print sysroot)/lib/rustlib/$(HOST)/bin
-	export RUSTFLAGS="-C instrument-coverage" CARGO_PROFILE_CHECKS_STRIP=none LAZARET_FUZZ_MUTATIONS=0
+	export RUSTFLAGS="-C instrument-coverage --cfg counted" CARGO_PROFILE_CHECKS_STRIP=none LAZARET_FUZZ_MUTATIONS=0
 	export LLVM_PROFILE_FILE="$(FUZZED)/coverage.profraw"
 	test=$$(cargo +nightly test --no-run $(PROFILE) --target-dir "$(FUZZED)/covered" --package lazaret-tests \
 	    --test fuzzing --message-format json | grep -o '"executable":"[^"]*fuzzing-[^"]*"' | cut -d'"' -f4)

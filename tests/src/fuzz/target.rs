@@ -17,8 +17,9 @@ use super::{changing, disk, mappings, messages, mutator, requests};
 use crate::heap::{most_held, most_held_by_all};
 use crate::mutate::random::Random;
 
-/// CPU time that one input may take, with a fuzzer's counters in the code: that of many requests.
-const LONGEST: Duration = Duration::from_secs(4);
+/// CPU time that one input may take, with a fuzzer's counters in the code: that of many requests. Where lines are counted it
+/// is no measure: a loop over bytes takes twenty times as long.
+const LONGEST: Duration = Duration::from_secs(if cfg!(counted) { 120 } else { 4 });
 /// Bytes that one input may take besides the image: as much as `tests/tests/mutations.rs` allows.
 const MOST: usize = 64 << 20;
 
