@@ -1,7 +1,6 @@
 //! Extended attributes: in an inode, in a block, in an inode of their own; and access control lists.
 
 use std::fs;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_worker::ext4::InodeNumber;
@@ -9,7 +8,7 @@ use lazaret_worker::ext4::InodeNumber;
 use crate::case::{Case, Shape, Sound, at, block_of, hold};
 use crate::image::{Image, pattern};
 
-static SHAPE: Sound = LazyLock::new(|| {
+static SHAPE: Sound = Sound(|| {
     let mut image = Image::make("-t ext4 -b 4096 -I 256 -O ea_inode,^has_journal", "8M", |root| {
         for name in ["broken", "sound", "large", "listed"] {
             fs::write(root.join(name), name).unwrap();

@@ -1,6 +1,6 @@
 //! A case: a sound image, what is broken in it, and what is then held.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
 
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_policy::message::{Refusal, Verity};
@@ -17,8 +17,8 @@ pub(crate) struct Shape {
     sound: Walk,
 }
 
-/// Made by the first case that needs it.
-pub(crate) type Sound = LazyLock<Shape>;
+/// How one is made: by the first case of a test that needs it, and it is gone after the last.
+pub(crate) struct Sound(pub(crate) fn() -> Shape);
 
 /// One thing that is broken.
 pub(crate) struct Case {
@@ -55,11 +55,13 @@ impl Shape {
 
 /// Breaks each, and holds it to what is told and to what is left.
 pub(crate) fn hold(cases: &[Case]) {
+    let mut shapes: HashMap<*const Sound, Shape> = HashMap::new();
     for (index, case) in cases.iter().enumerate() {
-        let mut image = case.shape.image.clone();
-        let sound = &case.shape.sound;
+        let shape = shapes.entry(std::ptr::from_ref(case.shape)).or_insert_with(|| (case.shape.0)());
+        let mut image = shape.image.clone();
+        let sound = &shape.sound;
         let place = (case.damage)(&mut image);
-        assert!(image.bytes != case.shape.image.bytes, "case {index}, {:?}: nothing was changed", case.rule);
+        assert!(image.bytes != shape.image.bytes, "case {index}, {:?}: nothing was changed", case.rule);
         let corruption = Corruption { rule: case.rule, place };
         let by_checksum = CHECKSUMS.contains(&case.rule);
         let fs = match open(&image) {

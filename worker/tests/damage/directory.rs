@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::process::Command;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_worker::error::Error;
@@ -12,9 +11,9 @@ use lazaret_worker::ext4::InodeNumber;
 use crate::case::{Case, Shape, Sound, block_of, hold};
 use crate::image::{Image, pattern};
 
-static LINEAR: Sound = LazyLock::new(|| Shape::of(linear()));
+static LINEAR: Sound = Sound(|| Shape::of(linear()));
 /// Names so long that the tree has a level of nodes between its root and the leaves.
-static HASHED: Sound = LazyLock::new(|| {
+static HASHED: Sound = Sound(|| {
     let mut image = with_names("-t ext4 -b 1024 -O ^has_journal -N 2048", 900, 255);
     let path = std::env::var("PATH").unwrap_or_default();
     let mut e2fsck = Command::new("e2fsck");

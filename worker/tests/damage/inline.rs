@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::{Place, Rule};
 
 use crate::case::{Case, Shape, Sound, at, hold};
 use crate::image::{Image, pattern};
 
-static SHAPE: Sound = LazyLock::new(|| {
+static SHAPE: Sound = Sound(|| {
     Shape::of(Image::make("-t ext4 -b 4096 -I 256 -O inline_data,^has_journal", "8M", |root| {
         fs::write(root.join("file"), pattern(128)).unwrap();
         fs::write(root.join("other"), pattern(127)).unwrap();

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::Rule;
 
 use crate::case::{Case, Shape, Sound, at, block_of, hold};
 use crate::image::{Image, pattern};
 
-static SHAPE: Sound = LazyLock::new(|| {
+static SHAPE: Sound = Sound(|| {
     Shape::of(Image::make("-t ext4 -b 4096 -O ^has_journal", "8M", |root| {
         fs::write(root.join("file"), pattern(10_000)).unwrap();
         fs::write(root.join("other"), pattern(300_000)).unwrap();

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::{Place, Rule};
 use lazaret_worker::ext4::InodeNumber;
@@ -20,8 +19,8 @@ fn fill(root: &Path) {
     }
 }
 
-static EXTENTS: Sound = LazyLock::new(|| Shape::of(Image::make("-t ext4 -b 1024", "8M", fill)));
-static POINTERS: Sound = LazyLock::new(|| Shape::of(Image::make("-t ext2 -b 1024", "8M", fill)));
+static EXTENTS: Sound = Sound(|| Shape::of(Image::make("-t ext4 -b 1024", "8M", fill)));
+static POINTERS: Sound = Sound(|| Shape::of(Image::make("-t ext2 -b 1024", "8M", fill)));
 
 /// Breaks a field of the inode of a file: its map begins there.
 macro_rules! root {

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::{Place, Rule};
 
@@ -13,7 +12,7 @@ use crate::image::{Image, pattern};
 /// The flag of an encrypted inode, in its second byte.
 const ENCRYPT: u8 = 0x08;
 
-static SHAPE: Sound = LazyLock::new(|| {
+static SHAPE: Sound = Sound(|| {
     let mut image = Image::make("-t ext4 -b 4096 -O encrypt,^has_journal", "8M", |root| {
         fs::write(root.join("other"), pattern(5000)).unwrap();
         // Two bytes of length in front of 20 of ciphertext.

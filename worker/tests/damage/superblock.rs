@@ -1,7 +1,6 @@
 //! The superblock and the group descriptors.
 
 use std::fs;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::{Corruption, Place, Rule};
 use lazaret_policy::message::Refusal;
@@ -11,13 +10,12 @@ use lazaret_worker::ext4::{Filesystem, Settings};
 use crate::case::{Case, Shape, Sound, hold};
 use crate::image::{Image, pattern};
 
-static MODERN: Sound = LazyLock::new(|| Shape::of(make("-t ext4 -b 4096 -O ^has_journal", "8M")));
-static SMALL_GROUPS: Sound = LazyLock::new(|| Shape::of(make("-t ext4 -b 1024 -g 2048 -N 64 -O ^has_journal", "8M")));
-static CLUSTERS: Sound = LazyLock::new(|| Shape::of(make("-t ext4 -b 4096 -C 16384 -O bigalloc,^has_journal", "16M")));
-static SPREAD: Sound =
-    LazyLock::new(|| Shape::of(make("-t ext4 -b 1024 -g 2048 -O meta_bg,^resize_inode,^has_journal", "8M")));
+static MODERN: Sound = Sound(|| Shape::of(make("-t ext4 -b 4096 -O ^has_journal", "8M")));
+static SMALL_GROUPS: Sound = Sound(|| Shape::of(make("-t ext4 -b 1024 -g 2048 -N 64 -O ^has_journal", "8M")));
+static CLUSTERS: Sound = Sound(|| Shape::of(make("-t ext4 -b 4096 -C 16384 -O bigalloc,^has_journal", "16M")));
+static SPREAD: Sound = Sound(|| Shape::of(make("-t ext4 -b 1024 -g 2048 -O meta_bg,^resize_inode,^has_journal", "8M")));
 static CRC16: Sound =
-    LazyLock::new(|| Shape::of(make("-t ext4 -b 1024 -g 2048 -N 64 -O ^metadata_csum,uninit_bg,^has_journal", "8M")));
+    Sound(|| Shape::of(make("-t ext4 -b 1024 -g 2048 -N 64 -O ^metadata_csum,uninit_bg,^has_journal", "8M")));
 
 fn make(options: &str, size: &str) -> Image {
     Image::make(options, size, |root| {

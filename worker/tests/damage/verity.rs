@@ -1,7 +1,6 @@
 //! Merkle trees. The file has two blocks, so that there is one block of hashes between the root and the data.
 
 use std::fs;
-use std::sync::LazyLock;
 
 use lazaret_policy::corruption::{Place, Rule};
 use sha2::{Digest, Sha256};
@@ -15,7 +14,7 @@ const LENGTH: usize = BLOCK + 1000;
 const TREE: u64 = 16;
 const DESCRIPTOR: u64 = TREE + 1;
 
-static SHAPE: Sound = LazyLock::new(|| {
+static SHAPE: Sound = Sound(|| {
     let mut image = Image::make("-t ext4 -b 4096 -O verity,^has_journal", "8M", |root| {
         fs::write(root.join("sealed"), sealed()).unwrap();
         fs::write(root.join("other"), pattern(5000)).unwrap();
