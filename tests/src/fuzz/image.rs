@@ -110,6 +110,25 @@ impl Change {
 }
 
 impl Recipe {
+    /// The most changes of an input that goes on behind them.
+    pub(super) const LEADING: usize = 7;
+
+    /// An input that goes on behind its changes has a byte before them: its lower three bits are their number. Gives that
+    /// byte's other bits, and what follows the changes.
+    pub(super) fn split(input: &[u8]) -> (Self, u8, &[u8]) {
+        let count = input.get(2).copied().unwrap_or(0);
+        let rest = input.get(3..).unwrap_or_default();
+        let (changes, rest) = rest.split_at((usize::from(count & 7) * CHANGE).min(rest.len()));
+        (Self::decode(&[input.get(..2).unwrap_or_default(), changes].concat()), count & !7, rest)
+    }
+
+    /// Puts such an input together.
+    pub(super) fn join(&self, bits: u8, rest: &[u8]) -> Vec<u8> {
+        let encoded = self.encode();
+        let (head, changes) = encoded.split_at(2);
+        [head, &[self.changes.len() as u8 & 7 | bits], changes, rest].concat()
+    }
+
     /// Any bytes are one.
     pub fn decode(bytes: &[u8]) -> Self {
         let (image, rest) = bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest));

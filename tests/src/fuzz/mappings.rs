@@ -104,14 +104,9 @@ fn first_byte(fs: &Filesystem, node: u32, read: &Io, pos: u64) {
 }
 
 fn split(input: &[u8]) -> (Recipe, u32, Vec<Vec<u8>>) {
-    let count = input.get(2).map_or(0, |count| usize::from(count % 8));
-    let kept = KEPT[input.get(2).map_or(0, |count| usize::from(count >> 6))];
-    let head = input.get(..2).unwrap_or_default();
-    let rest = input.get(3..).unwrap_or_default();
-    let (changes, packets) = rest.split_at((count * CHANGE).min(rest.len()));
-    let recipe = Recipe::decode(&[head, changes].concat());
+    let (recipe, bits, packets) = Recipe::split(input);
     let packets = packets.chunks_exact(PACKET).take(MOST_PACKETS).map(as_ours).collect();
-    (recipe, kept, packets)
+    (recipe, KEPT[usize::from(bits >> 6)], packets)
 }
 
 /// A packet that is none of fuser's.
@@ -125,18 +120,16 @@ fn as_ours(packet: &[u8]) -> Vec<u8> {
 }
 
 fn join(recipe: &Recipe, kept: u8, packets: &[Vec<u8>]) -> Vec<u8> {
-    let encoded = recipe.encode();
-    let (head, changes) = encoded.split_at(2);
-    [head, &[recipe.changes.len() as u8 | kept << 6], changes, &packets.concat()].concat()
+    recipe.join(kept << 6, &packets.concat())
 }
 
 /// Changes an input: the image, or a packet of the sequence.
 pub fn mutate(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     let (mut recipe, _, mut packets) = split(input);
-    recipe.changes.truncate(7);
+    recipe.changes.truncate(Recipe::LEADING);
     match random.below(6) {
         0 | 1 => {
-            let changed = super::mutator::recipe(&recipe.encode(), 2 + 7 * CHANGE, random);
+            let changed = super::mutator::recipe(&recipe.encode(), 2 + Recipe::LEADING * CHANGE, random);
             recipe = Recipe::decode(&changed);
         }
         2 | 3 if !packets.is_empty() => {

@@ -89,42 +89,28 @@ fn packet<M: Message>(message: &M) -> Vec<u8> {
 
 /// Packets of an input that a worker is asked with.
 const MOST_PACKETS: usize = 6;
-/// The bit of an input's third byte that says so; the others are the number of changes.
+/// The bit of an input's third byte that says so.
 const WHOLE_DISK: u8 = 0x80;
 
 /// Questions to a worker that has a changed image open, or a whole disk.
 pub fn questions(input: &[u8]) {
-    let (recipe, whole_disk, packets) = split(input);
+    let (recipe, bits, packets) = Recipe::split(input);
     Scratch::of(recipe.sound()).with(
         |changes| recipe.apply(changes),
-        |scratch| asked(scratch, (!whole_disk).then(|| settings(recipe.flags)), packets),
+        |scratch| asked(scratch, (bits & WHOLE_DISK == 0).then(|| settings(recipe.flags)), packets),
     );
-}
-
-/// What an input changes, whether it is about a whole disk, and its packets.
-fn split(input: &[u8]) -> (Recipe, bool, &[u8]) {
-    let count = input.get(2).copied().unwrap_or(0);
-    let rest = input.get(3..).unwrap_or_default();
-    let (changes, packets) = rest.split_at((usize::from(count % 8) * CHANGE).min(rest.len()));
-    (Recipe::decode(&[input.get(..2).unwrap_or_default(), changes].concat()), count & WHOLE_DISK != 0, packets)
-}
-
-fn join(recipe: &Recipe, whole_disk: bool, packets: &[u8]) -> Vec<u8> {
-    let changes = recipe.encode();
-    let count = recipe.changes.len() as u8 | if whole_disk { WHOLE_DISK } else { 0 };
-    [&changes[..2], &[count], &changes[2..], packets].concat()
 }
 
 /// Changes the image, or the packets.
 pub fn mutate_questions(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
-    let (mut recipe, whole_disk, packets) = split(input);
+    let (mut recipe, bits, packets) = Recipe::split(input);
     let mut packets = packets.to_vec();
     if random.below(2) == 0 {
-        recipe = Recipe::decode(&mutator::recipe(&recipe.encode(), 2 + 7 * CHANGE, random));
+        recipe = Recipe::decode(&mutator::recipe(&recipe.encode(), 2 + Recipe::LEADING * CHANGE, random));
     } else {
         packets = target::bytes(&packets, most, random);
     }
-    let whole = join(&recipe, whole_disk, &packets);
+    let whole = recipe.join(bits, &packets);
     if whole.len() > most { input.to_vec() } else { whole }
 }
 
@@ -223,12 +209,11 @@ pub fn question_seeds() -> Vec<Vec<u8>> {
     let framed = |packet: Vec<u8>| [&(packet.len() as u16).to_le_bytes()[..], &packet].concat();
     let asks: Vec<u8> = asks().iter().flat_map(|ask| framed(packet(ask))).collect();
     let scans: Vec<u8> = scans().iter().flat_map(|scan| framed(packet(scan))).collect();
-    let on = |image: usize, whole_disk, packets: &[u8]| {
-        let recipe = Recipe { image: image as u8, flags: SEALED, changes: Vec::new() };
-        join(&recipe, whole_disk, packets)
+    let on = |image: usize, bits, packets: &[u8]| {
+        Recipe { image: image as u8, flags: SEALED, changes: Vec::new() }.join(bits, packets)
     };
-    let mut seeds: Vec<_> = (0..stock().len()).map(|image| on(image, false, &asks)).collect();
-    seeds.push(on(0, true, &scans));
+    let mut seeds: Vec<_> = (0..stock().len()).map(|image| on(image, 0, &asks)).collect();
+    seeds.push(on(0, WHOLE_DISK, &scans));
     seeds
 }
 

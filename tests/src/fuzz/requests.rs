@@ -149,11 +149,7 @@ fn stays(change: &Change, sound: &Sound) -> bool {
 }
 
 fn split(input: &[u8]) -> (Recipe, bool, Vec<Vec<u8>>) {
-    let count = input.get(2).map_or(0, |count| usize::from(count % 8));
-    let head = input.get(..2).unwrap_or_default();
-    let rest = input.get(3..).unwrap_or_default();
-    let (changes, mut rest) = rest.split_at((count * CHANGE).min(rest.len()));
-    let recipe = Recipe::decode(&[head, changes].concat());
+    let (recipe, bits, mut rest) = Recipe::split(input);
     let mut packets = Vec::new();
     while let Some((length, more)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_le_bytes(*length)).min(more.len());
@@ -163,7 +159,7 @@ fn split(input: &[u8]) -> (Recipe, bool, Vec<Vec<u8>>) {
             break;
         }
     }
-    (recipe, input.get(2).is_some_and(|count| count & 0x80 != 0), packets)
+    (recipe, bits & 0x80 != 0, packets)
 }
 
 /// The packet as the kernel would send it: with its own length and a number of its own, and asking for no more than may be.
@@ -264,11 +260,11 @@ fn answered(request: &[u8], answer: &[u8]) {
 /// Changes an input: the image, or a packet of the sequence.
 pub fn mutate(input: &[u8], most: usize, random: &mut Random) -> Vec<u8> {
     let (mut recipe, open, mut packets) = split(input);
-    recipe.changes.truncate(7);
+    recipe.changes.truncate(Recipe::LEADING);
     let last = packets.len();
     match random.below(8) {
         0 | 1 => {
-            let changed = super::mutator::recipe(&recipe.encode(), 2 + 7 * CHANGE, random);
+            let changed = super::mutator::recipe(&recipe.encode(), 2 + Recipe::LEADING * CHANGE, random);
             recipe = Recipe::decode(&changed);
         }
         2 if last > 1 => packets.swap(random.below(last), random.below(last)),
@@ -344,10 +340,7 @@ fn fresh(random: &mut Random) -> Vec<u8> {
 }
 
 fn join(recipe: &Recipe, open: bool, packets: &[Vec<u8>]) -> Vec<u8> {
-    let recipe_bytes = recipe.encode();
-    let (head, changes) = recipe_bytes.split_at(2);
-    let count = recipe.changes.len() as u8 | if open { 0x80 } else { 0 };
-    let mut whole = [head, &[count], changes].concat();
+    let mut whole = recipe.join(if open { 0x80 } else { 0 }, &[]);
     for packet in packets {
         whole.extend((packet.len() as u16).to_le_bytes());
         whole.extend_from_slice(packet);
